@@ -1,0 +1,1 @@
+"""What all sides of Parma agree on: protocols, formats and the evaluation of policies."""
