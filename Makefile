@@ -1,0 +1,52 @@
+# `make` alone prints this help, made from the comments behind `##`.
+.DEFAULT_GOAL := help
+SHELL := bash
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+env: ## installs what is missing; leaves .venv/bin/parma and .venv/bin/containerd-shim-parma-v2
+	@.ci/env
+
+env-host: ## the same without the UVM images
+	@.ci/env host
+
+demo: env ## the main job, shown: a group under its policy, and six attacks on it
+	@.venv/bin/parma demo
+
+test: env ## every test, with real containerd and real utility VMs; ends with pytest's summary
+	@$(PYTEST)
+
+test-fast: env-host ## no VM, no containerd, under two minutes
+	@$(PYTEST) -m "not vm and not containerd and not slow"
+
+lint: env-host ## format, lint, types, import contracts, generated code, Rego
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m parma_api.proto.generate --check
+	@$(PYTEST) -q tests/policy/test_rego_quality.py
+
+proto: env-host ## regenerates api/parma_api/gen from the protos
+	@$(PY) -m parma_api.proto.generate
+
+uvm: env-host ## both utility VM images, release and stub
+	@$(PY) guest/image/build.py --variant stub
+	@$(PY) guest/image/build.py --variant release
+
+bench: env ## measures, prints a table and writes bench.json
+	@$(PY) -m tests.bench
+
+requirements: env-host ## renews the hash-pinned requirements after a change of pyproject.toml
+	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	  --all-extras --group dev pyproject.toml -o .ci/requirements.txt
+
+clean: ## removes what the other targets made (the cache outside the tree too)
+	@rm -rf .venv build dist bench.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
+
+.PHONY: help env env-host demo test test-fast lint proto uvm bench requirements clean

@@ -1,0 +1,52 @@
+"""What all tests share: the cache, the programs under test, and the rule that nothing is skipped unseen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ALLOWED_SKIPS = (
+    "../shared is not here",
+    "needs SNP hardware",
+)
+"""The only reasons for a skip: anything else fails the run."""
+
+_skipped: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The cache outside the tree: OPA, crictl, UVM images."""
+    return Path(os.environ.get("PARMA_CACHE") or Path.home() / ".cache" / "parma")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(allowed in reason for allowed in ALLOWED_SKIPS):
+            _skipped.append(f"{item.nodeid}: {reason}")
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _skipped:
+        terminalreporter.section("unexpected skips: these fail the run")
+        for line in _skipped:
+            terminalreporter.write_line(line)
