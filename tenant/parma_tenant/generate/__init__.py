@@ -1,0 +1,1 @@
+"""From what a tenant wants to run to the policy that allows exactly that."""
