@@ -1,0 +1,1 @@
+"""SEV-SNP formats: the attestation report and what surrounds it. Bytes only; nothing here judges."""

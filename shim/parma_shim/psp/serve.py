@@ -1,0 +1,63 @@
+"""The PSP's process: `python -m parma_shim.psp.serve FD`, launch values as JSON on standard input, once.
+
+FD is a connected stream socket whose other end is the VM's virtio-serial port `parma.psp`. The process ends when that
+end closes. It alone holds the signing key; there is no message that sets a value.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+from pathlib import Path
+
+from parma_api.snp import psp_wire
+from parma_api.status import InvalidArgumentError
+from parma_shim.psp.chain import load_or_create
+from parma_shim.psp.psp import LaunchValues, Processor
+
+_log = logging.getLogger("parma.psp")
+
+
+def read_exactly(peer: socket.socket, size: int) -> bytes | None:
+    """`size` bytes, or None when the stream ends before."""
+    data = bytearray()
+    while len(data) < size:
+        part = peer.recv(size - len(data))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+def serve(processor: Processor, peer: socket.socket) -> None:
+    """Answers requests until the peer closes, or sends what no request begins with."""
+    while kind := read_exactly(peer, 1):
+        try:
+            size = psp_wire.body_size(kind[0])
+        except InvalidArgumentError as error:
+            _log.warning("stub PSP: %s", error.message)
+            peer.sendall(psp_wire.encode_answer(psp_wire.Status.INVALID_PARAMETER))
+            return
+        body = read_exactly(peer, size)
+        if body is None:
+            return
+        peer.sendall(processor.answer(kind + body))
+
+
+def main() -> int:
+    """Reads the launch values, then serves. Exit 0 when the VM is gone."""
+    values = json.load(sys.stdin)
+    launch = LaunchValues(
+        measurement=bytes.fromhex(values["measurement"]),
+        host_data=bytes.fromhex(values["host_data"]),
+    )
+    authority = load_or_create(Path(values["folder"]))
+    with socket.socket(fileno=int(sys.argv[1])) as peer:
+        serve(Processor(authority, launch), peer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

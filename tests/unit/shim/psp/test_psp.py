@@ -1,0 +1,123 @@
+"""The stub PSP: genuine format, own root, and nothing that a guest could set."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from parma_api.snp import psp_wire, report
+from parma_api.status import InvalidArgumentError
+from parma_shim.psp import chain, psp
+
+LAUNCH = psp.LaunchValues(measurement=b"m" * 48, host_data=b"h" * 32)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> chain.Authority:
+    return chain.load_or_create(tmp_path_factory.mktemp("stub"))
+
+
+def ask(processor: psp.Processor, request: psp_wire.Request) -> bytes:
+    answer = processor.answer(psp_wire.encode_request(request))
+    status, length = psp_wire.decode_answer_header(answer[: psp_wire.ANSWER_HEADER_SIZE])
+    assert status == psp_wire.Status.OK
+    body = answer[psp_wire.ANSWER_HEADER_SIZE :]
+    assert len(body) == length
+    return body
+
+
+def test_a_report_carries_the_launch_values_and_is_signed(authority: chain.Authority) -> None:
+    data = ask(psp.Processor(authority, LAUNCH), psp_wire.ReportRequest(b"d" * 64))
+    parsed = report.parse(data)
+    assert (parsed.host_data, parsed.measurement, parsed.report_data) == (
+        b"h" * 32,
+        b"m" * 48,
+        b"d" * 64,
+    )
+    r, s = (int.from_bytes(part, "little") for part in (parsed.signature_r, parsed.signature_s))
+    leaf = chain.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb)
+    key = leaf.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(encode_dss_signature(r, s), data[: report.SIGNED_SIZE], ec.ECDSA(hashes.SHA384()))
+
+
+def test_the_chain_holds_and_says_stub(authority: chain.Authority) -> None:
+    leaf = chain.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb)
+    pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+    for certificate, issuer in (
+        (leaf, authority.ask),
+        (authority.ask, authority.ark),
+        (authority.ark,) * 2,
+    ):
+        key = issuer.public_key()
+        assert isinstance(key, rsa.RSAPublicKey)
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, pss, hashes.SHA384())
+        assert "tub" in certificate.subject.rfc4514_string()
+
+
+def test_another_tcb_is_another_key() -> None:
+    keys = {
+        chain.vcek_key(b"seed", chain.Tcb(4, 0, 24, n)).private_numbers().private_value
+        for n in range(3)
+    }
+    assert len(keys) == 3
+
+
+def test_the_table_holds_the_three_certificates(authority: chain.Authority) -> None:
+    table = ask(psp.Processor(authority, LAUNCH), psp_wire.CertificatesRequest())
+    for entry in range(3):
+        offset, length = (
+            int.from_bytes(table[24 * entry + at : 24 * entry + at + 4], "little")
+            for at in (16, 20)
+        )
+        x509.load_der_x509_certificate(table[offset : offset + length])
+    assert table[72:96] == bytes(24)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"\1short", b"\2extra", b"\1" + bytes(64) + b"\4\0\0\0", b"\xff" * 69]
+)
+def test_nonsense_is_an_error_status(authority: chain.Authority, data: bytes) -> None:
+    answer = psp.Processor(authority, LAUNCH).answer(data)
+    assert answer == psp_wire.encode_answer(psp_wire.Status.INVALID_PARAMETER)
+
+
+@pytest.mark.parametrize(("measurement", "host_data"), [(b"", b"h" * 32), (b"m" * 48, b"h" * 31)])
+def test_launch_values_have_their_sizes(measurement: bytes, host_data: bytes) -> None:
+    with pytest.raises(InvalidArgumentError):
+        psp.LaunchValues(measurement, host_data)
+
+
+def test_the_process_serves_until_its_peer_closes(
+    authority: chain.Authority, tmp_path: Path
+) -> None:
+    chain.load_or_create(tmp_path)
+    ours, theirs = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parma_shim.psp.serve", str(theirs.fileno())],
+        stdin=subprocess.PIPE,
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    values = {"measurement": "6d" * 48, "host_data": "68" * 32, "folder": str(tmp_path)}
+    with ours, process:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(values).encode())
+        process.stdin.close()
+        ours.sendall(psp_wire.encode_request(psp_wire.ReportRequest(b"x" * 64)))
+        with ours.makefile("rb") as file:
+            header = file.read(psp_wire.ANSWER_HEADER_SIZE)
+            status, length = psp_wire.decode_answer_header(header)
+            assert (status, length) == (0, report.SIZE)
+            assert report.host_data_of(file.read(length)) == b"h" * 32
+        ours.shutdown(socket.SHUT_WR)
+        assert process.wait(20) == 0
