@@ -15,6 +15,7 @@ BUSYBOX = f"{PREFIX}/busybox:1"
 NGINX = f"{PREFIX}/nginx:1"
 REDIS = f"{PREFIX}/redis:1"
 FOREIGN = f"{PREFIX}/foreign:1"
+SWAPPED = f"{PREFIX}/swapped:1"
 PAUSE = f"{PREFIX}/pause:1"
 
 _PACKAGES = ("busybox-static", "nginx-light", "redis-server")
@@ -56,19 +57,22 @@ def build(archive: Path, say: Callable[[str], None]) -> None:
 def all_images(root: Path) -> Sequence[Image]:
     """The images, from packages unpacked at `root`."""
     base = layer_tar(_base(root))
+    nginx = layer_tar(_nginx(root))
     nginx_libraries = layer_tar(library_entries(root, ["usr/sbin/nginx"]))
     redis_libraries = layer_tar(
         library_entries(root, ["usr/bin/redis-check-rdb", "usr/bin/redis-cli"])
     )
     foreign = layer_tar([Entry("foreign", 0o644, b"a layer that no policy names\n")])
+    web = ImageConfig(("/usr/sbin/nginx",), ("-c", "/etc/nginx/nginx.conf"))
     return (
         Image(PAUSE, (base,), ImageConfig(("/bin/sleep", "2147483647"))),
         Image(BUSYBOX, (base,), ImageConfig(cmd=("/bin/sh",))),
         Image(
             NGINX,
-            (base, nginx_libraries, layer_tar(_nginx(root))),
-            ImageConfig(("/usr/sbin/nginx",), ("-c", "/etc/nginx/nginx.conf")),
+            (base, nginx_libraries, nginx),
+            web,
         ),
+        Image(SWAPPED, (nginx_libraries, base, nginx), web),
         Image(
             REDIS,
             (base, redis_libraries, layer_tar(_redis(root))),
