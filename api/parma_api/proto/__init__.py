@@ -1,0 +1,1 @@
+"""Protocol sources, written from field numbers, and `generate`, which makes `parma_api.gen` of them."""
