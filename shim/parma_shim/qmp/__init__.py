@@ -1,0 +1,1 @@
+"""QEMU's monitor: typed commands over the `qemu.qmp` library."""

@@ -1,0 +1,1 @@
+"""QEMU: command line, process, and the machine that both make."""
