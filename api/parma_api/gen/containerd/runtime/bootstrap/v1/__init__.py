@@ -39,7 +39,7 @@ class Extension(betterproto.Message):
 class BootstrapParams(betterproto.Message):
     instance_id: str = betterproto.string_field(1)
     namespace: str = betterproto.string_field(2)
-    log_level: "LogLevel" = betterproto.enum_field(3)
+    log_level: int = betterproto.int32_field(3)
     containerd_version: str = betterproto.string_field(4)
     containerd_ttrpc_address: str = betterproto.string_field(5)
     containerd_grpc_address: str = betterproto.string_field(6)

@@ -1,0 +1,1 @@
+"""Checks on wire bytes that come before any decoder."""
