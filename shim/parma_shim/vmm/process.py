@@ -1,8 +1,8 @@
 """QEMU's process: without privileges, in the pod's cgroup, its death noticed at once.
 
 posix_spawn runs `setpriv` (util-linux), which drops everything and becomes QEMU. No Python runs between fork and exec,
-so threads of the shim (layer conversion) cannot hang the child, and the shim's pages are not copied. What remains (cgroup,
-limits, OOM score) the shim sets from outside, before the guest has touched its memory.
+so threads of the shim (layer conversion) cannot hang the child, and the shim's pages are not copied. What remains
+(cgroup, limits, OOM score) the shim sets from outside, before the guest has touched its memory.
 
 The VM dies with its shim: PR_SET_PDEATHSIG is set by setpriv. The parent is the thread that spawned (prctl(2)), so
 `spawn` insists on the main thread. A VM without its shim could serve nobody: its channel and its console are gone.
