@@ -12,6 +12,8 @@ from parma_shim.net.rtnetlink import Address, Interface, Link, LinkAddress, Link
 MAX_ADDRESSES = 64
 MAX_ROUTES = 256
 MIN_MTU, MAX_MTU = 576, 65535
+TUNNELS = ("sit", "ip6tnl", "ipip", "gre")
+"""Kinds whose modules put a device of their own into every namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,7 @@ def choose_link(links: Iterable[Link], routes: Iterable[LinkRoute]) -> Link | No
 
     Raises NetworkSetupError for one that has no Ethernet address (a tunnel, a point-to-point link).
     """
-    found = [
-        link
-        for link in links
-        if link.up and not link.loopback and not link.kind.startswith(("sit", "ip6tnl", "tun"))
-    ]
+    found = [x for x in links if x.up and not x.loopback and not x.kind.startswith(TUNNELS)]
     if not found:
         return None
     defaults = {route.index for route in routes if route.destination.prefixlen == 0}
@@ -63,7 +61,7 @@ def choose_link(links: Iterable[Link], routes: Iterable[LinkRoute]) -> Link | No
 def describe(
     link: Link, links: Iterable[Link], addresses: Iterable[LinkAddress], routes: Iterable[LinkRoute]
 ) -> PodInterface:
-    """What the guest gets of `link`. Raises NetworkSetupError when it has too much, or no address at all."""
+    """What the guest gets of `link`, one of `links`. Raises NetworkSetupError when it has too much, or no address at all."""
     own = [
         a.interface for a in addresses if a.index == link.index and not _is_automatic(a.interface)
     ]

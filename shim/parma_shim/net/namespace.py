@@ -1,13 +1,14 @@
 """Running a function inside a network namespace.
 
-setns(2) moves one thread, so the function gets a thread of its own that ends with it: no thread of a pool is ever left in
-a pod's namespace. Sockets and programs made there stay there.
+setns(2) moves one thread, so the function gets a thread of its own that ends with it: no thread of a pool is ever left
+in a pod's namespace. Sockets and programs made there stay there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from typing import TypeVar
 from parma_shim.net.errors import NetworkError, NetworkSetupError
 
 CLONE_NEWNET = 0x40000000
-NSFS_MAGIC_DEVICE_PREFIX = "net:["
+NS_GET_NSTYPE = 0xB703
+"""include/uapi/linux/nsfs.h; any other file answers ENOTTY."""
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ def open_namespace(path: Path) -> int:
 
 def is_own_namespace(fd: int) -> bool:
     """Whether it is the one that the shim itself is in: the host's network."""
-    mine = os.stat("/proc/thread-self/ns/net")
+    mine = Path("/proc/thread-self/ns/net").stat()
     theirs = os.fstat(fd)
     return (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino)
 
@@ -69,10 +71,7 @@ def _setns(fd: int) -> None:
 
 
 def _is_network_namespace(fd: int) -> bool:
-    """NS_GET_NSTYPE (include/uapi/linux/nsfs.h); any other file answers ENOTTY."""
-    import fcntl
-
     try:
-        return fcntl.ioctl(fd, 0xB703) == CLONE_NEWNET
+        return fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET
     except OSError:
         return False

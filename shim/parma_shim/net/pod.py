@@ -71,7 +71,7 @@ class PodNetwork:
         return self._forward
 
     async def unplug(self) -> None:
-        """Takes away what `plug` and `redirect_ports` made, and nothing else. Idempotent; fine when the CNI was faster."""
+        """Takes away what `plug` and `redirect_ports` made, nothing else. Idempotent; fine when the CNI was faster."""
         if self._namespace < 0:
             return
         namespace, self._namespace = self._namespace, -1
@@ -89,20 +89,24 @@ class PodNetwork:
 async def plug(netns: Path) -> PodNetwork:
     """Joins the interface in the namespace at `netns` to a new tap.
 
-    Raises NetworkSetupError (namespace gone, the host's own, an interface that no VM can have), NetworkError. On failure
-    nothing is left behind.
+    Raises NetworkSetupError (namespace gone, the host's own, an interface that no VM can have), NetworkError. On
+    failure nothing is left behind.
     """
     namespace = open_namespace(netns)
     try:
-        if is_own_namespace(namespace):
-            raise NetworkSetupError(
-                "the pod wants the host's network, which a utility VM cannot have (hostNetwork)"
-            )
+        _refuse_host_network(namespace)
         interface, join = await inside(namespace, _plug)
     except BaseException:
         os.close(namespace)
         raise
     return PodNetwork(namespace, interface, join)
+
+
+def _refuse_host_network(namespace: int) -> None:
+    if is_own_namespace(namespace):
+        raise NetworkSetupError(
+            "the pod wants the host's network, which a utility VM cannot have (hostNetwork)"
+        )
 
 
 async def clean(netns: Path) -> None:
