@@ -61,7 +61,7 @@ def choose_link(links: Iterable[Link], routes: Iterable[LinkRoute]) -> Link | No
 def describe(
     link: Link, links: Iterable[Link], addresses: Iterable[LinkAddress], routes: Iterable[LinkRoute]
 ) -> PodInterface:
-    """What the guest gets of `link`, one of `links`. Raises NetworkSetupError when it has too much, or no address at all."""
+    """What the guest gets of `link`. Raises NetworkSetupError when it has too much, or no address at all."""
     own = [
         a.interface for a in addresses if a.index == link.index and not _is_automatic(a.interface)
     ]
@@ -72,7 +72,7 @@ def describe(
     planned = plan_routes(own, [r for r in routes if r.index == link.index])
     if len(own) > MAX_ADDRESSES or len(planned) > MAX_ROUTES:
         raise NetworkSetupError(
-            f"the pod's interface {link.name} has more than {MAX_ADDRESSES} addresses or {MAX_ROUTES} routes"
+            f"the interface {link.name} has more than {MAX_ADDRESSES} addresses or {MAX_ROUTES} routes"
         )
     others = [x.name for x in links if x.up and not x.loopback and x.index != link.index]
     return PodInterface(
