@@ -1,0 +1,1 @@
+"""Byte streams, and the multiplexer that carries several over one (docs/protocol-channel.md)."""
