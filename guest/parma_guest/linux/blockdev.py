@@ -1,0 +1,145 @@
+"""Disks: found by SCSI address through pyudev, waited for, and asked for their size.
+
+pyudev costs an emulated guest 0.4 s of import: it is imported by the first call, long after the agent's first answer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from parma_api.status import DeadlineExceededError, InvalidArgumentError
+from parma_guest.linux.errno import kernel_call
+from parma_guest.linux.ioctl import ioctl
+
+_BLKROGET = 0x125E
+_BLKGETSIZE64 = 0x80081272
+_MAX_CONTROLLER = 3
+_MAX_LUN = 16383
+SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ScsiAddress:
+    """Where the host says that it plugged a disk in. Raises InvalidArgumentError out of range."""
+
+    controller: int
+    lun: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.controller <= _MAX_CONTROLLER and 0 <= self.lun <= _MAX_LUN):
+            raise InvalidArgumentError(f"SCSI address {self} is out of range")
+
+    def __str__(self) -> str:
+        return f"{self.controller}:0:0:{self.lun}"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk as the guest sees it; `number` is `major:minor`, which names it in device-mapper tables."""
+
+    node: str
+    number: str
+
+
+def find_disk(address: ScsiAddress, deadline: float) -> Disk:
+    """The disk at `address`, waited for until time.monotonic() is `deadline`. Blocks.
+
+    Raises DeadlineExceededError: the host has not plugged it in.
+    """
+    import pyudev
+
+    context = pyudev.Context()
+    monitor = pyudev.Monitor.from_netlink(context, source="kernel")  # no udevd in the guest
+    monitor.filter_by(subsystem="block")
+    monitor.start()  # before the look, so that nothing falls between the two
+    while True:
+        disk = _look(context, address)
+        if disk is not None:
+            return disk
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceededError(
+                f"no disk at SCSI address {address}: plug it in before it is mounted"
+            )
+        monitor.poll(timeout=min(left, 0.5))
+
+
+def _look(context: Any, address: ScsiAddress) -> Disk | None:
+    for device in context.list_devices(subsystem="block", DEVTYPE="disk"):
+        parent = device.find_parent("scsi", "scsi_device")
+        if parent is None or device.device_node is None:
+            continue
+        host, channel, target, lun = (int(part) for part in parent.sys_name.split(":"))
+        if (channel, target, lun) != (0, 0, address.lun):
+            continue
+        if host == _host_number(context, address.controller):
+            number = device.device_number
+            return Disk(str(device.device_node), f"{os.major(number)}:{os.minor(number)}")
+    return None
+
+
+def _host_number(context: Any, controller: int) -> int | None:
+    """The kernel's number of the `controller`th SCSI host."""
+    hosts = sorted(
+        int(device.sys_name.removeprefix("host"))
+        for device in context.list_devices(subsystem="scsi", DEVTYPE="scsi_host")
+    )
+    return hosts[controller] if controller < len(hosts) else None
+
+
+@contextmanager
+def opened(node: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of the block device `node`. Raises KernelError, InvalidArgumentError if it is none."""
+    with kernel_call("open", node):
+        fd = os.open(node, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise InvalidArgumentError(f"{node} is no block device")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def size_of(fd: int) -> int:
+    """Bytes of an open block device."""
+    answer = ioctl(fd, _BLKGETSIZE64, bytearray(8), name="BLKGETSIZE64")
+    return int(struct.unpack("=Q", answer)[0])
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether the kernel refuses writes to an open block device."""
+    answer = ioctl(fd, _BLKROGET, bytearray(4), name="BLKROGET")
+    return any(answer)
+
+
+def read_exactly(fd: int, offset: int, size: int, what: str) -> bytes:
+    """Bytes of an open device. Raises KernelError (EIO: verity or integrity refused), InvalidArgumentError (end)."""
+    data = b""
+    while len(data) < size:
+        with kernel_call("read", f"{what} at byte {offset + len(data)}"):
+            piece = os.pread(fd, size - len(data), offset + len(data))
+        if not piece:
+            raise InvalidArgumentError(f"{what} ends at byte {offset + len(data)}")
+        data += piece
+    return data
+
+
+def zero_first_block(node: str, size: int = 4096) -> None:
+    """Overwrite the first block, past the page cache: what was there cannot be read, so it is not read first."""
+    with opened(node, os.O_WRONLY | os.O_DIRECT) as fd, mmap.mmap(-1, size) as page:
+        with kernel_call("write", f"first block of {node}"):
+            if os.pwrite(fd, page, 0) != size:
+                raise InvalidArgumentError(f"{node} took less than one block")
+
+
+def drop_cache(fd: int) -> None:
+    """Forget what the page cache holds of an open device (BLKFLSBUF)."""
+    ioctl(fd, 0x1261, bytearray(4), name="BLKFLSBUF")
