@@ -133,7 +133,7 @@ class Machine:
         except asyncio.CancelledError:
             task.cancel()
             raise
-        if task.done() and (task.cancelled() or task.exception() is None):
+        if task.done() and not task.cancelled() and task.exception() is None:
             return task.result()
         if not self._watch.done():
             # The monitor may close some milliseconds before the process is reaped.

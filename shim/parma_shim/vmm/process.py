@@ -135,8 +135,8 @@ def spawn(
         os.set_blocking(write, True)
         pid = _posix_spawn(words, {**descriptors, 2: write})
         try:
-            pidfd = os.pidfd_open(pid)
             _settle(pid, cgroups)
+            pidfd = os.pidfd_open(pid)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
