@@ -49,7 +49,7 @@ class Decision:
     add_module: bool = False
 
 
-class PolicyDenied(PermissionDeniedError):
+class PolicyDenied(PermissionDeniedError):  # noqa: N818 - says what happened, like its root's siblings
     """The policy, or a check of the gate's own, refuses; nothing was changed.
 
     `message` carries the decision object between `policyDecision<` and `>policyDecision` (policy.md, section 13.2).
@@ -72,7 +72,7 @@ class PolicyDenied(PermissionDeniedError):
         )
 
 
-class PolicyInvalid(InvalidArgumentError):
+class PolicyInvalid(InvalidArgumentError):  # noqa: N818
     """The text cannot become the policy, or a fragment of it; nothing was changed."""
 
     def __init__(self, message: str, reason_codes: tuple[str, ...]) -> None:

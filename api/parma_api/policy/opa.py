@@ -169,7 +169,7 @@ class OpaEngine:
         await self._client.__aenter__()
 
     async def _call(self, request: Callable[[Any], Awaitable[Any]]) -> Any:
-        """One HTTP exchange, foreign errors translated. An answer of 4xx or 5xx leaves OPA usable, all else does not."""
+        """One HTTP exchange, foreign errors translated. After an answer of 4xx or 5xx OPA is usable, after all else not."""
         import aiohttp
         from opa_client.errors import PatchDataError
 

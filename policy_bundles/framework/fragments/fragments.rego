@@ -113,12 +113,14 @@ fragment_codes contains "fragment.svn_mismatch" if {
 
 fragment_codes contains "fragment.framework_missing" if {
 	input.fragment_loaded == true
-	not semver.is_valid(data[input.namespace].framework_version)
+	not fragment_versioned
 }
+
+fragment_versioned if semver.is_valid(fragment_generation)
 
 fragment_codes contains "fragment.framework_ahead" if {
 	input.fragment_loaded == true
-	semver.compare(data[input.namespace].framework_version, data.api.generation) > 0
+	semver.compare(fragment_generation, data.api.generation) > 0
 }
 
 fragment_svn_missing if {

@@ -83,7 +83,7 @@ process_codes contains "process.stdio_undecidable" if {
 	codes_apply
 	input.rule != "exec_in_container"
 	count(process_left) > 0
-	not is_boolean(stdio_access)
+	not stdio_decided
 }
 
 process_codes contains "framework.version_missing" if {
@@ -91,7 +91,7 @@ process_codes contains "framework.version_missing" if {
 	not policy_generation
 }
 
-# Without a container there is nothing to compare with.
+# What was started, or was not, has nothing to compare with.
 codes_apply if input.rule == "exec_external"
 
 codes_apply if {
@@ -102,10 +102,12 @@ codes_apply if {
 codes_apply if {
 	input.rule == "create_container"
 	not container_started
-	count(candidates) > 0
 }
 
-single_candidate_missing if {
-	input.rule in {"create_container", "exec_in_container", "exec_external"}
-	count(process_codes) == 0
+# Each check is passed by some candidate, none passes all.
+codes contains "process.no_single_candidate" if {
+	codes_apply
+	not process_allowed
+	count(process_codes - {"process.env_required"}) == 0
+	count(candidates) > 1
 }

@@ -22,8 +22,7 @@ create_container := {
 } if {
 	input.rule == "create_container"
 	not container_started
-	count(process_left) > 0
-	is_boolean(stdio_access)
+	process_allowed
 }
 
 else := refusal
@@ -38,7 +37,7 @@ exec_in_container := {
 } if {
 	input.rule == "exec_in_container"
 	container_started
-	count(process_left) > 0
+	process_allowed
 }
 
 else := refusal
@@ -51,8 +50,7 @@ exec_external := {
 	"allow_stdio_access": stdio_access,
 } if {
 	input.rule == "exec_external"
-	count(process_left) > 0
-	is_boolean(stdio_access)
+	process_allowed
 }
 
 else := refusal
@@ -196,6 +194,19 @@ stdio_access := access if {
 	answers := {object.get(candidates[index], "allow_stdio_access", null) | some index in process_left}
 	count(answers) == 1
 	some access in answers
+}
+
+stdio_decided if is_boolean(stdio_access)
+
+# The verdict, before a point adds its own conditions.
+process_allowed if {
+	count(process_left) > 0
+	input.rule == "exec_in_container"
+}
+
+process_allowed if {
+	count(process_left) > 0
+	stdio_decided
 }
 
 # Nothing is written where nothing was narrowed.

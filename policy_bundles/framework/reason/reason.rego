@@ -3,16 +3,12 @@
 # What policies bind as `reason`; it reads the trace that the verdict came from.
 package framework
 
-refusal := {"allowed": false, "reason_codes": [code | some code in reason_codes]}
-
-reason_codes := {"process.no_single_candidate"} if single_candidate_missing
-
-else := codes
+refusal := {"allowed": false, "reason_codes": [code | some code in codes]}
 
 reason := {"errors": errors, "error_objects": error_objects}
 
 errors contains text if {
-	some code in reason_codes
+	some code in codes
 	text := object.get(texts, code, code)
 }
 
