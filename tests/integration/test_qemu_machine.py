@@ -33,7 +33,6 @@ async def running(config: MachineConfig) -> AsyncIterator[Machine]:
         yield machine
     finally:
         await machine.stop()
-        machine.channel_socket.close()
 
 
 @pytest.fixture

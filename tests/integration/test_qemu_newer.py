@@ -60,13 +60,28 @@ async def test_the_snp_command_line_lacks_hardware_only(
     with OtherWords(snp, words) as config:
         machine = await start_machine(config)
         ended = await asyncio.wait_for(machine.wait(), 60)
-        machine.channel_socket.close()
+        await machine.stop()
     assert ended.status == 1
     lacks = r"KVM|kvm|SEV|sev"
     assert re.search(lacks, ended.cause), ended.cause
     assert not re.search(
         r"[Pp]roperty|[Ii]nvalid|not found|expects|unknown|[Uu]nexpected", ended.cause
     ), ended.cause
+
+
+async def test_the_snp_devices_are_taken(snp: MachineConfig) -> None:
+    """The same words without the SNP object, which stops QEMU before it looks at them."""
+    words = [
+        word.replace("kernel-irqchip=split,", "").replace("confidential-guest-support=sev0,", "")
+        for word in argv(snp)
+    ]
+    words[words.index("-accel") + 1] = "tcg"
+    at = next(n for n, word in enumerate(words) if word.startswith("sev-snp-guest,"))
+    del words[at - 1 : at + 1]
+    with OtherWords(snp, words) as config:
+        machine = await start_machine(config)
+        assert await machine.query_status() == "running"
+        await machine.stop()
 
 
 class OtherWords:
@@ -99,4 +114,3 @@ async def test_the_same_machine_as_in_the_hosts_qemu(tmp_path: Path, qemu: Path)
     finally:
         os.close(fd)
         await machine.stop()
-        machine.channel_socket.close()

@@ -42,7 +42,7 @@ def write_image(directory: Path, text: str = "tiny\n", ending: bytes = HALT) -> 
     """A directory that reads as a UVM image around such a kernel; its other files are empty shells."""
     contents = {
         "vmlinux": ("vmlinux", kernel(text, ending)),
-        "bzImage": ("bzImage", b"bzImage\n"),
+        "bzImage": ("bzImage", kernel(text, ending)),
         "initrd": ("initrd.img", b"initrd\n"),
         "root": ("root.img", bytes(4096)),
     }

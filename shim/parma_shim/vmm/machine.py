@@ -17,10 +17,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from parma_api.channel.stream import ByteStream, SocketStream
 from parma_api.status import ApiError
 from parma_shim.qmp import client as qmp
 from parma_shim.qmp import codec
-from parma_shim.vmm import cmdline
+from parma_shim.vmm import cmdline, vsock
 from parma_shim.vmm.cmdline import Slot
 from parma_shim.vmm.config import MachineConfig
 from parma_shim.vmm.console import Console
@@ -52,13 +53,12 @@ class Machine:
     """One running QEMU. Made by `start_machine`; `stop` must be called in the end."""
 
     def __init__(
-        self, process: Process, console: Console, channel: socket.socket, monitor: socket.socket
+        self, process: Process, console: Console, channel: ByteStream, monitor: socket.socket
     ) -> None:
         self._process = process
         self._console = console
-        self.channel_socket = channel
-        """Our end of `parma.channel`: connected, non-blocking, the caller's to close."""
-        self._exit: MachineExit | None = None
+        self.channel = channel
+        """The agent's channel as raw bytes: our end of the port `parma.channel`, or vsock. `stop` aborts it."""
         self._monitor = asyncio.create_task(qmp.connect(monitor), name="qmp")
         self._disks: Disks | None = None
         self._watch = asyncio.create_task(self._watch_end(), name="vm-watch")
@@ -111,6 +111,7 @@ class Machine:
                     await monitor.run(codec.quit_())
                     await self._process.wait()
             self._process.kill(signal.SIGKILL)
+        self.channel.abort()
         return await self.wait()
 
     async def _attach(self, fd: int, access: DiskAccess) -> ScsiAddress:
@@ -147,24 +148,29 @@ class Machine:
     async def _watch_end(self) -> MachineExit:
         ended = await self._process.wait()
         self._console.drain()
-        reason = None
-        if (
-            self._monitor.done()
-            and not self._monitor.cancelled()
-            and self._monitor.exception() is None
-        ):
-            monitor = self._monitor.result()
-            reason = monitor.shutdown_reason
-            await monitor.close()
-        else:
-            self._monitor.cancel()
-            await asyncio.wait((self._monitor,))
+        reason = await self._close_monitor()
         self._console.close()
         status = 128 + ended.signal if ended.signal is not None else ended.status
         why = f" ({reason})" if reason else ""
-        self._exit = MachineExit(status, f"QEMU {ended}{why}; {self._last_words()}")
-        log.info("machine %d ended: %s", self.pid, self._exit.cause)
-        return self._exit
+        machine_exit = MachineExit(status, f"QEMU {ended}{why}; {self._last_words()}")
+        log.info("machine %d ended: %s", self.pid, machine_exit.cause)
+        return machine_exit
+
+    async def _close_monitor(self) -> str | None:
+        """Why the guest ended, if QEMU said so.
+
+        A monitor that was not up yet sees the end of its socket by itself; cancelled amid that, the library would call
+        it a bug of its own.
+        """
+        await asyncio.wait((self._monitor,), timeout=QUIT_DEADLINE)
+        if not self._monitor.done():
+            self._monitor.cancel()
+            return None
+        if self._monitor.cancelled() or self._monitor.exception() is not None:
+            return None
+        monitor = self._monitor.result()
+        await monitor.close()
+        return monitor.shutdown_reason
 
     def _last_words(self) -> str:
         said = self._process.stderr.last_line() or "nothing"
@@ -191,9 +197,16 @@ async def start_machine(config: MachineConfig) -> Machine:
             undo.pop_all()
     size = f"{config.size.vcpus} vCPU, {config.memory_mib} MiB"
     log.info("machine %d started: %s, %s", process.pid, config.accelerator, size)
-    return Machine(
-        process, Console(ours[Slot.CONSOLE], process.pid), ours[Slot.CHANNEL], ours[Slot.QMP]
-    )
+    console = Console(ours[Slot.CONSOLE], process.pid)
+    return Machine(process, console, _channel(config, ours[Slot.CHANNEL]), ours[Slot.QMP])
+
+
+def _channel(config: MachineConfig, port: socket.socket) -> ByteStream:
+    if config.vsock is None:
+        return SocketStream(port)
+    port.close()
+    guest_cid = config.vsock.guest_cid
+    return vsock.DialledStream(lambda: vsock.dial(guest_cid))
 
 
 def _passed(config: MachineConfig) -> dict[int, int]:
