@@ -2,7 +2,8 @@
 
 The plugin's service bases import `grpclib.server`, which brings h2 and its friends: more than a second in an emulated
 guest, for a server that ours never runs. `rewrite` points them at `parma_api.ttrpc.service`, which has the same
-interface; what remains of grpclib is its table of constants, which betterproto itself imports anyway.
+interface; what remains of grpclib is its table of constants, which betterproto itself imports anyway. Stubs derive
+from that module's too, so that a ttrpc client is a channel for the type checker as well.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ ROOT_TEXT: Final = (
 REWRITES: Final = (
     (
         "from betterproto.grpc.grpclib_server import ServiceBase\n",
-        "from parma_api.ttrpc.service import ServiceBase\n",
+        "from parma_api.ttrpc.service import ServiceBase, ServiceStub\n",
     ),
+    ("(betterproto.ServiceStub):", "(ServiceStub):"),
     ("import grpclib\n", "import grpclib.const\n"),
 )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import betterproto
 
-from parma_api.gen.ttrpc import KeyValue
 from parma_api.status import InternalError
 from parma_api.ttrpc.inbox import Inbox
 from parma_api.ttrpc.service import Method
@@ -38,15 +37,6 @@ class Decoding:
     def __call__(self, cls: type[betterproto.Message], payload: bytes) -> betterproto.Message:
         """Raises InvalidArgumentError."""
         return decode(cls, payload, self.limits, unknown=self.unknown)
-
-
-def metadata_of(pairs: list[KeyValue]) -> Mapping[str, tuple[str, ...]]:
-    """Metadata by lower-case key; repeated keys make a list."""
-    collected: dict[str, tuple[str, ...]] = {}
-    for pair in pairs:
-        key = pair.key.lower()
-        collected[key] = (*collected.get(key, ()), pair.value)
-    return collected
 
 
 class UnaryStream:

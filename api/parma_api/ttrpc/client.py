@@ -8,14 +8,14 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias, TypeVar, cast
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 import betterproto
 import grpclib.const
 
 from parma_api.channel.stream import ByteStream, StreamClosedError
-from parma_api.gen.ttrpc import KeyValue, Request
 from parma_api.status import ApiError, DeadlineExceededError, InternalError, UnavailableError
+from parma_api.ttrpc.envelope import Request
 from parma_api.ttrpc.events import ClientEvent, Completed, Failed, Message, Phase, RemoteClosed
 from parma_api.ttrpc.frame import MAX_DATA
 from parma_api.ttrpc.inbox import Inbox
@@ -94,8 +94,9 @@ class TtrpcClient:
 
     async def wait_lost(self) -> None:
         """Return when the connection is lost or closed."""
-        self._start()
-        await self._lost.wait()
+        if not self._closed and not self._lost.is_set():
+            self._start()
+            await self._lost.wait()
 
     async def close(self) -> None:
         """Drop the connection; pending calls fail. Idempotent."""
@@ -189,7 +190,7 @@ class ClientCall(AsyncIterator[R]):
         cardinality: Cardinality,
         reply_type: type[R],
         timeout: float | None,
-        metadata: list[KeyValue],
+        metadata: list[tuple[str, str]],
     ) -> None:
         self._client = client
         self._service, self._method = route.removeprefix("/").rsplit("/", 1)
@@ -228,10 +229,7 @@ class ClientCall(AsyncIterator[R]):
         """A request. Raises ResourceExhaustedError when it is too large; then nothing was sent."""
         payload = bytes(message)
         if self._stream_id is not None:
-            if self._client.session.is_active(
-                self._stream_id
-            ):  # else its end is read, and says why
-                await self._client.send(self._client.session.send(self._stream_id, payload))
+            await self._follow(partial(self._client.session.send, self._stream_id, payload))
         elif self._cardinality.client_streaming:
             await self.send_request()
             await self.send_message(message)
@@ -269,7 +267,7 @@ class ClientCall(AsyncIterator[R]):
             method=self._method,
             payload=payload,
             timeout_nano=0 if self._seconds is None else max(1, int(self._seconds * 1e9)),
-            metadata=self._metadata,
+            metadata=tuple(self._metadata),
         )
         streams_back = bool(self._cardinality.server_streaming)
 
@@ -290,9 +288,8 @@ class ClientCall(AsyncIterator[R]):
         )
 
 
-def _pairs(metadata: Metadata) -> list[KeyValue]:
-    pairs = metadata.items() if isinstance(metadata, Mapping) else metadata
-    return [
-        KeyValue(key=key.lower(), value=value)
-        for key, value in cast("Collection[tuple[str, str]]", pairs)
-    ]
+def _pairs(metadata: Metadata) -> list[tuple[str, str]]:
+    pairs: Collection[tuple[str, str]] = (
+        metadata.items() if isinstance(metadata, Mapping) else metadata
+    )
+    return [(key.lower(), value) for key, value in pairs]

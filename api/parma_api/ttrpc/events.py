@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from parma_api.gen.ttrpc import Request
 from parma_api.status import ApiError
+from parma_api.ttrpc.envelope import Request
 
 
 class Phase(enum.Enum):

@@ -30,7 +30,6 @@ from parma_api.ttrpc.call import (
     Decoding,
     MessageStream,
     UnaryStream,
-    metadata_of,
 )
 from parma_api.ttrpc.events import CallStarted, Failed, Message, RemoteClosed, Reply, ServerEvent
 from parma_api.ttrpc.inbox import Inbox
@@ -112,12 +111,10 @@ class TtrpcServer:
     async def shutdown(self, grace: float) -> None:
         """Accept no more, close connections as their calls end, and after `grace` seconds all that are left."""
         self._closing.set()
-        connections = list(self._connections)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                for connection in connections:
-                    await connection.drain()
-                    await connection.ended.wait()
+            async with asyncio.timeout(grace), asyncio.TaskGroup() as group:
+                for connection in self._connections:
+                    group.create_task(connection.drain())
         self.close()
 
     def close(self) -> None:
@@ -162,7 +159,6 @@ class _Connection:
     """One peer: reader, writer, and a task for each of its calls."""
 
     def __init__(self, server: TtrpcServer, stream: ByteStream) -> None:
-        self.ended = asyncio.Event()
         self._server = server
         self._stream = stream
         self._session = ServerSession(server.decoding.unknown, server.max_calls)
@@ -173,19 +169,16 @@ class _Connection:
         self._idle.set()
 
     async def run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                writing = group.create_task(self._writer.run())
-                try:
-                    await self._read(group)
-                except StreamClosedError:
-                    log.debug("connection lost")
-                finally:
-                    for task in list(self._calls.values()):
-                        task.cancel()
-                    writing.cancel()
-        finally:
-            self.ended.set()
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(self._writer.run())
+            try:
+                await self._read(group)
+            except StreamClosedError:
+                log.debug("connection lost")
+            finally:
+                for task in list(self._calls.values()):
+                    task.cancel()
+                writing.cancel()
 
     async def drain(self) -> None:
         """Close as soon as no call is under way, its answer written."""
@@ -249,9 +242,9 @@ class _Connection:
         """Runs the handler; returns what makes the last frame."""
         stream_id, request = event.stream_id, event.request
         deadline: float | None = None
-        if request.timeout_nano > 0:
+        if request.timeout_nano:
             deadline = asyncio.get_running_loop().time() + request.timeout_nano / 1e9
-        CALL.set(CallContext(deadline, metadata_of(request.metadata)))
+        CALL.set(CallContext(deadline, request.metadata_lists()))
         timeout = asyncio.timeout_at(deadline)
         try:
             method = self._method(request.service, request.method)

@@ -8,10 +8,15 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import betterproto
 import grpclib.const
+
+if TYPE_CHECKING:
+    from grpclib.client import Channel
+
+    from parma_api.ttrpc.client import TtrpcClient
 
 T = TypeVar("T")
 
@@ -42,6 +47,14 @@ class ServiceBase(ABC):  # noqa: B024 - the generated subclasses define what is 
 
     def __mapping__(self) -> dict[str, grpclib.const.Handler]:
         raise NotImplementedError
+
+
+class ServiceStub(betterproto.ServiceStub):
+    """The base of generated stubs: over ttrpc, or over grpclib for containerd's gRPC services."""
+
+    def __init__(self, channel: Channel | TtrpcClient, **options: Any) -> None:
+        """`options`: timeout, deadline, metadata of every call that does not give its own."""
+        super().__init__(channel, **options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

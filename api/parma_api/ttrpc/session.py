@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from parma_api.gen.google.rpc import Status
-from parma_api.gen.ttrpc import Request, Response
 from parma_api.status import (
     ApiError,
     Code,
@@ -23,6 +21,14 @@ from parma_api.status import (
     RemoteError,
     ResourceExhaustedError,
     UnavailableError,
+)
+from parma_api.ttrpc.envelope import (
+    Request,
+    Response,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
 )
 from parma_api.ttrpc.events import (
     CallStarted,
@@ -36,12 +42,12 @@ from parma_api.ttrpc.events import (
     ServerEvent,
 )
 from parma_api.ttrpc.frame import MAX_DATA, Flag, Frame, FrameDecoder, FrameType, Oversized, encode
-from parma_api.wire.strict import Limits, Unknown, decode
+from parma_api.wire.strict import Unknown
 
 MAX_STREAM_ID: Final = (1 << 32) - 1
+_CODES: Final = frozenset(int(code) for code in Code)
 MAX_ERROR_TEXT: Final = 16384
 """Characters of a status message; what is longer is cut."""
-_ENVELOPE_LIMITS: Final = Limits(size=MAX_DATA, items=1000)
 
 
 # --- server --------------------------------------------------------------------------------------------------------
@@ -75,7 +81,7 @@ class ServerSession:
 
     def respond(self, stream_id: int, payload: bytes) -> bytes:
         """The one response of a call that does not stream its responses; an error when it is too large."""
-        data = bytes(Response(payload=payload))
+        data = encode_response(Response(payload))
         if len(data) > MAX_DATA:
             return self.fail(stream_id, _too_large("response", len(data)))
         self._end(stream_id)
@@ -123,7 +129,7 @@ class ServerSession:
             return [_refusal(stream_id, "StreamID cannot be re-used and must increment")]
         self._last_id = stream_id
         try:
-            request = decode(Request, frame.data, _ENVELOPE_LIMITS, unknown=self._unknown)
+            request = decode_request(frame.data, self._unknown)
         except InvalidArgumentError as error:
             return [_refusal(stream_id, f"unmarshal request error: {error.message}")]
         if len(self._streams) >= self._max_streams:
@@ -183,7 +189,7 @@ class ClientSession:
         self, request: Request, phase: Phase, *, streams_back: bool = False
     ) -> tuple[int, bytes]:
         """Begin a call: its stream id and the frame. Raises ResourceExhaustedError, UnavailableError."""
-        data = bytes(request)
+        data = encode_request(request)
         if len(data) > MAX_DATA:
             raise _too_large("request", len(data))
         if self._next_id > MAX_STREAM_ID:
@@ -244,11 +250,11 @@ class ClientSession:
         streaming = stream_id in self._streaming
         self.forget(stream_id)
         try:
-            response = decode(Response, frame.data, _ENVELOPE_LIMITS, unknown=self._unknown)
+            response = decode_response(frame.data, self._unknown)
         except InvalidArgumentError as error:
             return [Failed(stream_id, InternalError(f"response broken: {error.message}"))]
-        if response.status.code:
-            return [Failed(stream_id, _remote_error(response.status))]
+        if response.code:
+            return [Failed(stream_id, _remote_error(response))]
         if streaming:
             return [Message(stream_id, response.payload), RemoteClosed(stream_id)]
         return [Completed(stream_id, response.payload)]
@@ -291,18 +297,17 @@ def _closing_frame(stream_id: int) -> bytes:
 
 def _status_frame(stream_id: int, error: ApiError) -> bytes:
     text = error.message[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
-    status = Status(code=int(error.code) or int(Code.UNKNOWN), message=text)
-    return encode(stream_id, FrameType.RESPONSE, Flag.NONE, bytes(Response(status=status)))
+    response = Response(code=int(error.code) or int(Code.UNKNOWN), message=text)
+    return encode(stream_id, FrameType.RESPONSE, Flag.NONE, encode_response(response))
 
 
 def _refusal(stream_id: int, text: str) -> Reply:
     return Reply(_status_frame(stream_id, InvalidArgumentError(text)))
 
 
-def _remote_error(status: Status) -> RemoteError:
-    known = status.code in {int(code) for code in Code}
-    code = Code(status.code) if known else Code.UNKNOWN
-    return RemoteError(code, status.message[:MAX_ERROR_TEXT])
+def _remote_error(response: Response) -> RemoteError:
+    code = Code(response.code) if response.code in _CODES else Code.UNKNOWN
+    return RemoteError(code, response.message[:MAX_ERROR_TEXT])
 
 
 def _too_large(what: str, length: int, limit: int = MAX_DATA) -> ResourceExhaustedError:

@@ -15,7 +15,7 @@ from typing import (
 import betterproto
 import betterproto.lib.google.protobuf as betterproto_lib_google_protobuf
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 from ... import types as __types__
 from ...v1 import types as __v1_types__
@@ -204,7 +204,7 @@ class ShutdownRequest(betterproto.Message):
     now: bool = betterproto.bool_field(2)
 
 
-class TaskStub(betterproto.ServiceStub):
+class TaskStub(ServiceStub):
     async def connect(
         self,
         connect_request: "ConnectRequest",

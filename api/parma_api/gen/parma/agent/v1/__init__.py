@@ -13,7 +13,7 @@ from typing import (
 
 import betterproto
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 if TYPE_CHECKING:
     import grpclib.server
@@ -485,7 +485,7 @@ class ForwardPortResponse(betterproto.Message):
     pass
 
 
-class AgentStub(betterproto.ServiceStub):
+class AgentStub(ServiceStub):
     async def health(
         self,
         health_request: "HealthRequest",

@@ -14,7 +14,7 @@ from typing import (
 import betterproto
 import betterproto.lib.google.protobuf as betterproto_lib_google_protobuf
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 if TYPE_CHECKING:
     import grpclib.server
@@ -57,7 +57,7 @@ class GetContainerResponse(betterproto.Message):
     container: "Container" = betterproto.message_field(1)
 
 
-class ContainersStub(betterproto.ServiceStub):
+class ContainersStub(ServiceStub):
     async def get(
         self,
         get_container_request: "GetContainerRequest",

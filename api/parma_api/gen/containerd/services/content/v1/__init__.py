@@ -14,7 +14,7 @@ from typing import (
 
 import betterproto
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 if TYPE_CHECKING:
     import grpclib.server
@@ -56,7 +56,7 @@ class ReadContentResponse(betterproto.Message):
     data: bytes = betterproto.bytes_field(2)
 
 
-class ContentStub(betterproto.ServiceStub):
+class ContentStub(ServiceStub):
     async def info(
         self,
         info_request: "InfoRequest",

@@ -13,7 +13,7 @@ from typing import (
 
 import betterproto
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 from .... import types as ___types__
 
@@ -44,7 +44,7 @@ class GetImageResponse(betterproto.Message):
     image: "Image" = betterproto.message_field(1)
 
 
-class ImagesStub(betterproto.ServiceStub):
+class ImagesStub(ServiceStub):
     async def get(
         self,
         get_image_request: "GetImageRequest",

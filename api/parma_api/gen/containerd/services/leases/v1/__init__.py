@@ -14,7 +14,7 @@ from typing import (
 import betterproto
 import betterproto.lib.google.protobuf as betterproto_lib_google_protobuf
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 if TYPE_CHECKING:
     import grpclib.server
@@ -62,7 +62,7 @@ class AddResourceRequest(betterproto.Message):
     resource: "Resource" = betterproto.message_field(2)
 
 
-class LeasesStub(betterproto.ServiceStub):
+class LeasesStub(ServiceStub):
     async def create(
         self,
         create_request: "CreateRequest",

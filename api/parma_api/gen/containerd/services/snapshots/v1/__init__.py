@@ -14,7 +14,7 @@ from typing import (
 
 import betterproto
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 from .... import types as ___types__
 
@@ -65,7 +65,7 @@ class MountsResponse(betterproto.Message):
     mounts: List["___types__.Mount"] = betterproto.message_field(1)
 
 
-class SnapshotsStub(betterproto.ServiceStub):
+class SnapshotsStub(ServiceStub):
     async def stat(
         self,
         stat_snapshot_request: "StatSnapshotRequest",

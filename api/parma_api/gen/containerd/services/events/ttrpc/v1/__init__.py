@@ -13,7 +13,7 @@ from typing import (
 import betterproto
 import betterproto.lib.google.protobuf as betterproto_lib_google_protobuf
 import grpclib.const
-from parma_api.ttrpc.service import ServiceBase
+from parma_api.ttrpc.service import ServiceBase, ServiceStub
 
 from ..... import types as ____types__
 
@@ -28,7 +28,7 @@ class ForwardRequest(betterproto.Message):
     envelope: "____types__.Envelope" = betterproto.message_field(1)
 
 
-class EventsStub(betterproto.ServiceStub):
+class EventsStub(ServiceStub):
     async def forward(
         self,
         forward_request: "ForwardRequest",
