@@ -12,11 +12,12 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import ENOENT
 from types import TracebackType
 from typing import Self
 
 from parma_api.status import InvalidArgumentError
-from parma_guest.linux.errno import kernel_call
+from parma_guest.linux.errno import KernelError, kernel_call
 from parma_guest.linux.libc import SYS_OPENAT2, encode, syscall
 
 # include/uapi/linux/openat2.h
@@ -94,6 +95,11 @@ class Beneath:
             finally:
                 os.close(fd)
 
+    def mkdir_new(self, path: str, mode: int = 0o755) -> None:
+        """Make one directory that is not there yet. Raises KernelError (EEXIST)."""
+        with self._parent(path) as (parent, name), kernel_call("mkdir", path):
+            os.mkdir(name, mode, dir_fd=parent)
+
     def make_parents(self, path: str, mode: int = 0o755) -> None:
         """The directories above `path`."""
         parts = split(path)
@@ -122,6 +128,28 @@ class Beneath:
                 raise
             finally:
                 os.close(fd)
+
+    def overwrite(self, path: str, content: bytes) -> None:
+        """Change the content of a regular file in place, where a bind mount of the file itself must see it."""
+        fd = self.open(path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            with kernel_call("write", path):
+                _write_all(fd, content)
+        finally:
+            os.close(fd)
+
+    def exists(self, path: str) -> bool:
+        """Whether something, a link included, is at `path`."""
+        try:
+            with self._parent(path) as (parent, name):
+                os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except KernelError as error:
+            if error.number != ENOENT:
+                raise
+            return False
+        return True
 
     def append(self, path: str, content: bytes) -> int:
         """Continue a regular file that is there; its new size."""
@@ -154,9 +182,12 @@ class Beneath:
 
     def rename(self, old: str, new: str) -> None:
         """rename(2), both ends beneath the root."""
-        with self._parent(old) as (source, name), self._parent(new) as (target, other):
-            with kernel_call("rename", f"{old} to {new}"):
-                os.rename(name, other, src_dir_fd=source, dst_dir_fd=target)
+        with (
+            self._parent(old) as (source, name),
+            self._parent(new) as (target, other),
+            kernel_call("rename", f"{old} to {new}"),
+        ):
+            os.rename(name, other, src_dir_fd=source, dst_dir_fd=target)
 
     def chown(self, path: str, owner: tuple[int, int]) -> None:
         """Owner and group of what is at `path`, of a link itself."""

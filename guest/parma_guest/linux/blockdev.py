@@ -134,10 +134,25 @@ def read_exactly(fd: int, offset: int, size: int, what: str) -> bytes:
 
 def zero_first_block(node: str, size: int = 4096) -> None:
     """Overwrite the first block, past the page cache: what was there cannot be read, so it is not read first."""
-    with opened(node, os.O_WRONLY | os.O_DIRECT) as fd, mmap.mmap(-1, size) as page:
-        with kernel_call("write", f"first block of {node}"):
-            if os.pwrite(fd, page, 0) != size:
-                raise InvalidArgumentError(f"{node} took less than one block")
+    with (
+        opened(node, os.O_WRONLY | os.O_DIRECT) as fd,
+        mmap.mmap(-1, size) as page,
+        kernel_call("write", f"first block of {node}"),
+    ):
+        if os.pwrite(fd, page, 0) != size:
+            raise InvalidArgumentError(f"{node} took less than one block")
+
+
+def read_first_block(node: str, size: int = 4096) -> bytes:
+    """The first block as it is on the disk now, past the page cache."""
+    with (
+        opened(node, os.O_RDONLY | os.O_DIRECT) as fd,
+        mmap.mmap(-1, size) as page,
+        kernel_call("read", f"first block of {node}"),
+    ):
+        if os.preadv(fd, [page], 0) != size:
+            raise InvalidArgumentError(f"{node} is shorter than one block")
+        return bytes(page)
 
 
 def drop_cache(fd: int) -> None:

@@ -210,13 +210,18 @@ class Cgroup:
 
     def _read(self, name: str) -> str:
         path = f"{self.path}/{name}"
-        with kernel_call("read", path), suppress(FileNotFoundError):
-            with open(path, encoding="ascii") as file:  # noqa: PTH123 (pathlib costs an import)
-                return file.read()
+        with (
+            kernel_call("read", path),
+            suppress(FileNotFoundError),
+            open(path, encoding="ascii") as file,  # noqa: PTH123 (pathlib costs an import)
+        ):
+            return file.read()
         return ""
 
     def _write(self, name: str, value: str) -> None:
         path = f"{self.path}/{name}"
-        with kernel_call("write", path, f"value {value!r}"):
-            with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 (pathlib costs an import)
-                file.write(value)
+        with (
+            kernel_call("write", path, f"value {value!r}"),
+            open(path, "w", encoding="ascii") as file,  # noqa: PTH123 (pathlib costs an import)
+        ):
+            file.write(value)

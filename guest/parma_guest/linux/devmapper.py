@@ -14,7 +14,7 @@ from parma_guest.linux.errno import KernelError, kernel_call
 from parma_guest.linux.ioctl import ioctl
 
 CONTROL = "/dev/mapper/control"
-_DEV_CREATE, _DEV_REMOVE, _DEV_SUSPEND, _TABLE_LOAD, _TABLE_STATUS = 3, 4, 6, 9, 12
+_DEV_CREATE, _DEV_REMOVE, _DEV_SUSPEND, _DEV_STATUS, _TABLE_LOAD, _TABLE_STATUS = 3, 4, 6, 7, 9, 12
 _READONLY = 1
 _STATUS_TABLE = 1 << 4
 _SECURE_DATA = 1 << 15
@@ -101,6 +101,16 @@ class DeviceMapper:
         flags = _SECURE_DATA | (_READONLY if read_only else 0)
         self._call(_TABLE_LOAD, pack(name, flags, target), "DM_TABLE_LOAD", target.describe())
         self._call(_DEV_SUSPEND, pack(name, _READONLY if read_only else 0), "DM_DEV_SUSPEND", name)
+
+    def node(self, name: str) -> str:
+        """The node of the device of that name; without udev nothing appears beneath /dev/mapper."""
+        answer = self._call(_DEV_STATUS, pack(name), "DM_DEV_STATUS", name)
+        return f"/dev/dm-{unpack_device(answer)[1]}"
+
+    def number(self, name: str) -> str:
+        """`major:minor` of the device of that name."""
+        major, minor = unpack_device(self._call(_DEV_STATUS, pack(name), "DM_DEV_STATUS", name))
+        return f"{major}:{minor}"
 
     def table(self, name: str) -> list[Target]:
         """The live table."""

@@ -42,9 +42,11 @@ def load(path: str) -> None:
 
 def load_groups(groups: Iterable[str], list_path: str = LIST) -> None:
     """Load the groups in turn, the modules of one level side by side. Blocks; call it in a thread."""
-    with kernel_call("open", list_path):
-        with open(list_path, encoding="ascii") as file:  # noqa: PTH123 (pathlib costs an import)
-            text = file.read()
+    with (
+        kernel_call("open", list_path),
+        open(list_path, encoding="ascii") as file,  # noqa: PTH123 (pathlib costs an import)
+    ):
+        text = file.read()
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="modules") as pool:
         for group in groups:
             for level in parse_list(text, group):

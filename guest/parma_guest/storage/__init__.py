@@ -1,0 +1,1 @@
+"""Layers, scratch, overlays and the pod's files: planned by pure functions, carried out with undo."""
