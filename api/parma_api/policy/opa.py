@@ -49,6 +49,7 @@ def import_client() -> type[Any]:
             self._session = aiohttp.ClientSession(
                 connector=self._connector,
                 trust_env=False,
+                headers={"Accept-Encoding": "identity"},  # OPA would compress answers above 1 KiB
                 timeout=aiohttp.ClientTimeout(total=self.timeout),
             )
 

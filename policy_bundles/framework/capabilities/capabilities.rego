@@ -44,9 +44,16 @@ elevated(container, privileged) if {
 # description: Equal names in every set, and equal numbers of entries.
 capabilities_equal(first, second) if {
 	every set_name in capability_sets {
-		count(first[set_name]) == count(second[set_name])
-		as_set(first[set_name]) == as_set(second[set_name])
+		lists_equal(first[set_name], second[set_name])
 	}
+}
+
+lists_equal(first, second) if first == second
+
+lists_equal(first, second) if {
+	first != second
+	count(first) == count(second)
+	as_set(first) == as_set(second)
 }
 
 capabilities_common(first, second) := {set_name: common |

@@ -5,42 +5,54 @@
 package framework
 
 # METADATA
-# description: RE2 over the whole text. The pattern has to compile by itself, or it could close the group early.
-matches_whole(pattern, text) if {
-	regex.is_valid(pattern)
-	regex.match(concat("", [`\A(?:`, pattern, `)\z`]), text)
-}
+# description: RE2 over the whole text.
+matches_whole(pattern, text) if regex.match(whole_pattern(pattern), text)
+
+# METADATA
+# description: The pattern for the whole text. It has to compile by itself, or it could close the group early.
+#   Matching it once is the cheapest proof that it compiles, for OPA keeps compiled patterns.
+whole_pattern(pattern) := concat("", [`\A(?:`, pattern, `)\z`]) if is_boolean(regex.match(pattern, ""))
 
 env_requested := {variable | some variable in input.envList}
 
-env_literals(rules) := whole | pairs if {
-	whole := {rule.pattern | some rule in rules; rule.strategy == "string"}
-	pairs := {text |
-		some rule in rules
-		rule.name_strategy == "string"
-		rule.value_strategy == "string"
-		not contains(rule.name, "=")
-		text := concat("=", [rule.name, rule.value])
-	}
-}
-
-env_patterns(rules) := [rule | some rule in rules; env_has_pattern(rule)]
-
-env_has_pattern(rule) if rule.strategy == "re2"
-
-env_has_pattern(rule) if rule.name_strategy == "re2"
-
-env_has_pattern(rule) if rule.value_strategy == "re2"
-
 # METADATA
 # description: The variables out of `variables` that some rule admits.
-env_admitted(rules, variables) := fixed | {variable |
-	some variable in (variables - fixed)
-	some rule in patterns
+env_admitted(rules, variables) := admitted if {
+	texts := {rule.pattern | some rule in rules; rule.strategy == "string"}
+	named := [rule | some rule in rules; rule.name_strategy]
+	fixed := variables & (texts | env_pairs(named))
+	rest := variables - fixed
+	admitted := fixed | env_by_pattern(rules, named, rest)
+}
+
+# Pairs of two fixed texts. A name with a sign in it never fits, for the variable is split at its first.
+env_pairs(named) := set() if count(named) == 0
+
+env_pairs(named) := {text |
+	some rule in named
+	rule.name_strategy == "string"
+	rule.value_strategy == "string"
+	not contains(rule.name, "=")
+	text := concat("=", [rule.name, rule.value])
+} if {
+	count(named) > 0
+}
+
+env_by_pattern(_, _, rest) := set() if count(rest) == 0
+
+env_by_pattern(rules, named, rest) := whole | {variable |
+	some rule in named
+	some variable in rest
 	env_fits(rule, variable)
 } if {
-	fixed := variables & env_literals(rules)
-	patterns := env_patterns(rules)
+	count(rest) > 0
+	whole := {variable |
+		some rule in rules
+		rule.strategy == "re2"
+		pattern := whole_pattern(rule.pattern)
+		some variable in rest
+		regex.match(pattern, variable)
+	}
 }
 
 # METADATA
@@ -61,7 +73,7 @@ text_fits("re2", pattern, text) if matches_whole(pattern, text)
 # METADATA
 # description: Every required rule has a variable among `variables`.
 env_complete(rules, variables) if {
-	required := [rule | some rule in rules; object.get(rule, "required", false) != false]
+	required := [rule | some rule in rules; rule.required != false]
 	every rule in required {
 		env_met(rule, variables)
 	}

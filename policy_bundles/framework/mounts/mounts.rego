@@ -45,23 +45,21 @@ mount_fits(mount, rule) if {
 	mount.destination == rule.destination
 	mount.destination != ""
 	mount.type == rule.type
-	count(mount.options) == count(rule.options)
-	as_set(mount.options) == as_set(rule.options)
+	lists_equal(mount.options, rule.options)
 	source_fits(rule.source, mount.source)
 }
 
 source_fits(rule_source, source) if rule_source == source
 
+# Everywhere in the pattern: its alternatives name the directory too.
 source_fits(rule_source, source) if {
 	startswith(rule_source, data.sandboxPrefix)
-	below := substring(rule_source, count(data.sandboxPrefix), -1)
-	matches_whole(concat("", [input.sandboxDir, below]), source)
+	matches_whole(replace(rule_source, data.sandboxPrefix, input.sandboxDir), source)
 }
 
 source_fits(rule_source, source) if {
 	startswith(rule_source, data.hugePagesPrefix)
-	below := substring(rule_source, count(data.hugePagesPrefix), -1)
-	matches_whole(concat("", [input.hugePagesDir, below]), source)
+	matches_whole(replace(rule_source, data.hugePagesPrefix, input.hugePagesDir), source)
 }
 
 source_fits(rule_source, source) if {

@@ -10,7 +10,7 @@ package framework
 # description: A container is created; the candidates that this request is not possible for are forgotten.
 create_container := {
 	"allowed": true,
-	"env_list": [variable | some variable in env_kept],
+	"env_list": env_listed,
 	"caps_list": capabilities_kept,
 	"allow_stdio_access": stdio_access,
 	"metadata": array.concat(narrowing, [{
@@ -31,7 +31,7 @@ else := refusal
 # description: A further process in a container.
 exec_in_container := {
 	"allowed": true,
-	"env_list": [variable | some variable in env_kept],
+	"env_list": env_listed,
 	"caps_list": capabilities_kept,
 	"metadata": narrowing,
 } if {
@@ -46,7 +46,7 @@ else := refusal
 # description: A process in the machine itself.
 exec_external := {
 	"allowed": true,
-	"env_list": [variable | some variable in env_kept],
+	"env_list": env_listed,
 	"allow_stdio_access": stdio_access,
 } if {
 	input.rule == "exec_external"
@@ -130,6 +130,10 @@ env_kept := kept if {
 	count(env_largest) == 1
 	some kept in env_largest
 }
+
+env_listed := input.envList if not env_dropping
+
+else := [variable | some variable in env_kept]
 
 env_largest := {admitted |
 	most := max([count(env_admitted_by[index]) | some index in fixed_left])
