@@ -1,8 +1,8 @@
 """What a pod asks for: its policy, fragments and size, out of annotations, runtime options and the configuration.
 
 All of it is the host's word. It chooses among what the tenant's policy allows and can weaken nothing; none of it
-reaches QEMU's or the kernel's command line. The order of the ways to a policy is that of the contract: the pod's annotations,
-the runtime's options, `default_policy`.
+reaches QEMU's or the kernel's command line. The order of the ways to a policy is that of the contract: the pod's
+annotations, the runtime's options, `default_policy`.
 """
 
 from __future__ import annotations
