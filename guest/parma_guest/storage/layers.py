@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parma_api.ids import RootHash
 from parma_api.status import DataLossError
 from parma_guest.linux.blockdev import Disk, ScsiAddress, find_disk, opened, read_exactly, size_of
 from parma_guest.linux.devmapper import DeviceMapper
@@ -20,6 +21,11 @@ class LayerClaim:
     address: ScsiAddress
     disk: Disk
     claim: Claim
+
+    @property
+    def root_hash(self) -> RootHash:
+        """What the policy judges."""
+        return self.claim.root_hash
 
 
 def claim_of(address: ScsiAddress, deadline: float) -> LayerClaim:

@@ -1,0 +1,1 @@
+"""What the agent does between its first statement and its first container."""
