@@ -98,7 +98,9 @@ def parse_script(document: object, folder: Path) -> Script:
     steps = document.get("steps") or []
     for number, step in enumerate(steps, 1):
         if not isinstance(step, dict) or not isinstance(step.get("point"), str):
-            raise InvalidArgumentError(f"step {number} has no point; see the description of step files")
+            raise InvalidArgumentError(
+                f"step {number} has no point; see the description of step files"
+            )
         if step["point"] not in (*Point, "extend_default_mounts", "set_policy"):
             raise InvalidArgumentError(f"step {number}: there is no point {step['point']}")
         if step["point"] != "set_policy" and not isinstance(step.get("input"), dict):
@@ -107,7 +109,9 @@ def parse_script(document: object, folder: Path) -> Script:
     try:
         host_data = bytes.fromhex(document["host_data"]) if stance else None
     except (KeyError, TypeError, ValueError):
-        raise InvalidArgumentError("a file of kind stance needs host_data, 64 hexadecimal digits") from None
+        raise InvalidArgumentError(
+            "a file of kind stance needs host_data, 64 hexadecimal digits"
+        ) from None
     return Script(tuple(steps), folder, host_data)
 
 
@@ -118,13 +122,21 @@ class Player:
         self.gate = Gate(loader)
         self._network_mounts: tuple[Mapping[str, object], ...] = ()
 
-    async def set_policy(self, text: bytes, host_data: bytes | None = None, *, step: int = 0) -> StepResult:
+    async def set_policy(
+        self, text: bytes, host_data: bytes | None = None, *, step: int = 0
+    ) -> StepResult:
         """As the shim hands it over; without `host_data` the text is taken as attested."""
         try:
             await self.gate.set_policy(text, host_data or hashlib.sha256(text).digest())
         except PolicyInvalid as error:
-            return StepResult(step, "set_policy", False, error.reason_codes, message=error.message)
-        return StepResult(step, "set_policy", True, metadata=self._shown())
+            return StepResult(
+                step,
+                "set_policy",
+                allowed=False,
+                reason_codes=error.reason_codes,
+                message=error.message,
+            )
+        return StepResult(step, "set_policy", allowed=True, metadata=self._shown())
 
     async def play(self, script: Script) -> AsyncIterator[StepResult]:
         """Every step in order; a refusal does not end the file."""
@@ -138,7 +150,7 @@ class Player:
             return await self.set_policy(text, script.host_data, step=number)
         if point == "extend_default_mounts":
             self._network_mounts += tuple(step["input"].get("mounts", ()))
-            return StepResult(number, point, True, metadata=self._shown())
+            return StepResult(number, point, allowed=True, metadata=self._shown())
         try:
             decision = await self._carry_out(Point(point), step, script)
         except PolicyDenied as error:
@@ -147,15 +159,17 @@ class Player:
             return StepResult(
                 number,
                 point,
-                False,
-                error.reason_codes,
+                allowed=False,
+                reason_codes=error.reason_codes,
                 metadata=self._shown(),
                 decision_input=decision_input if isinstance(decision_input, dict) else None,
                 message=error.message,
             )
-        return StepResult(number, point, True, decision=decision, metadata=self._shown())
+        return StepResult(number, point, allowed=True, decision=decision, metadata=self._shown())
 
-    async def _carry_out(self, point: Point, step: Mapping[str, Any], script: Script) -> Decision | None:
+    async def _carry_out(
+        self, point: Point, step: Mapping[str, Any], script: Script
+    ) -> Decision | None:
         deadline = asyncio.get_running_loop().time() + _STEP_SECONDS
         if point is Point.LOAD_FRAGMENT:
             text = _read(script.folder / Path(str(step.get("fragment"))).name)
@@ -184,7 +198,9 @@ class Player:
 
 def _claims(document: Mapping[str, Any]) -> Claims:
     try:
-        receipts = tuple(Receipt(r["issuer"], tuple(r["ttl_subjects"])) for r in document.get("receipts", ()))
+        receipts = tuple(
+            Receipt(r["issuer"], tuple(r["ttl_subjects"])) for r in document.get("receipts", ())
+        )
         return Claims(document["issuer"], document["feed"], document.get("header_svn"), receipts)
     except (KeyError, TypeError) as error:
         raise InvalidArgumentError(f"load_fragment: the input lacks {error}") from None
@@ -207,7 +223,9 @@ async def player(make_loader: Callable[[], EngineLoader]) -> AsyncIterator[Playe
         await opened.gate.close()
 
 
-async def simulate(make_loader: Callable[[], EngineLoader], policy: bytes | None, script: Script) -> Sequence[StepResult]:
+async def simulate(
+    make_loader: Callable[[], EngineLoader], policy: bytes | None, script: Script
+) -> Sequence[StepResult]:
     """All results; a policy that is refused gives the one of step 0."""
     async with player(make_loader) as opened:
         if script.host_data is None and policy is not None:

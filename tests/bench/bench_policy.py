@@ -24,7 +24,9 @@ ROUNDS = 300
 
 
 def _group() -> Any:
-    spec = importlib.util.spec_from_file_location("bench_policy_group", ROOT / "tests" / "policy" / "group.py")
+    spec = importlib.util.spec_from_file_location(
+        "bench_policy_group", ROOT / "tests" / "policy" / "group.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -42,7 +44,11 @@ async def started_group(loader: OpaLoader, containers: int, started: int) -> Gat
     text = GROUP.policy(containers)
     await gate.set_policy(text, hashlib.sha256(text).digest())
     for index in range(started):
-        for request in (GROUP.mount_device(index, 0), GROUP.mount_device(index, 1), GROUP.mount_overlay(index)):
+        for request in (
+            GROUP.mount_device(index, 0),
+            GROUP.mount_device(index, 1),
+            GROUP.mount_overlay(index),
+        ):
             await _carry_out(gate, DEVICES, request)
         await _carry_out(gate, GROUP.container_id(index), GROUP.create(index))
     return gate
@@ -101,7 +107,9 @@ async def _measure(loader: OpaLoader, containers: int, started: int) -> list[dic
         over = overlaid if name == "create_container" else metadata
         empty = await _times(nothing)
         taken = await _times(lambda request=request, over=over: decide(request, over))
-        rows.append(_row(f"policy.{name}.{containers}x{GROUP.RULES}.started{started}", taken, empty))
+        rows.append(
+            _row(f"policy.{name}.{containers}x{GROUP.RULES}.started{started}", taken, empty)
+        )
     await gate.close()
     return rows
 
@@ -138,4 +146,6 @@ def run() -> list[dict[str, Any]]:
 if __name__ == "__main__":
     for row in run():
         over = row["value"] - row["baseline"]["value"]
-        print(f"{row['name']:60} p50 {row['value']:7.3f} p99 {row['p99']:7.3f} over empty {over:+.3f} ms")
+        print(
+            f"{row['name']:60} p50 {row['value']:7.3f} p99 {row['p99']:7.3f} over empty {over:+.3f} ms"
+        )

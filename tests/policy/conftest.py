@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from parma_api.policy.gate import Gate
 from parma_api.policy.opa import OpaLoader
 from parma_api.policy.sidecar import find_opa

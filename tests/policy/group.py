@@ -29,13 +29,21 @@ def target(index: int, depth: int) -> str:
 
 
 def env_rules(index: int) -> list[dict[str, Any]]:
-    fixed = [{"pattern": f"NAME_{i}=value {index}", "strategy": "string", "required": i == 0} for i in range(RULES - 5)]
-    patterns = [{"pattern": f"PLATFORM_{i}_[A-Z]+=.+", "strategy": "re2", "required": False} for i in range(5)]
+    fixed = [
+        {"pattern": f"NAME_{i}=value {index}", "strategy": "string", "required": i == 0}
+        for i in range(RULES - 5)
+    ]
+    patterns = [
+        {"pattern": f"PLATFORM_{i}_[A-Z]+=.+", "strategy": "re2", "required": False}
+        for i in range(5)
+    ]
     return fixed + patterns
 
 
 def environment(index: int) -> list[str]:
-    return [f"NAME_{i}=value {index}" for i in range(RULES - 5)] + [f"PLATFORM_{i}_X=y" for i in range(5)]
+    return [f"NAME_{i}=value {index}" for i in range(RULES - 5)] + [
+        f"PLATFORM_{i}_X=y" for i in range(5)
+    ]
 
 
 def description(index: int) -> dict[str, Any]:
@@ -79,7 +87,11 @@ def policy(containers: int) -> bytes:
 
 
 def mount_device(index: int, depth: int) -> PointRequest:
-    document = {"target": target(index, depth), "deviceHash": layer(index, depth), "mountPathRegex": LAYER_REGEX}
+    document = {
+        "target": target(index, depth),
+        "deviceHash": layer(index, depth),
+        "mountPathRegex": LAYER_REGEX,
+    }
     return PointRequest(Point.MOUNT_DEVICE, document)
 
 
@@ -123,7 +135,12 @@ def create(index: int, container: str | None = None, **changed: Any) -> PointReq
                 "options": ["rbind", "rshared", "rw"],
                 "type": "bind",
             },
-            {"destination": "/proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"], "type": "proc"},
+            {
+                "destination": "/proc",
+                "source": "proc",
+                "options": ["nosuid", "noexec", "nodev"],
+                "type": "proc",
+            },
         ],
         "devices": [],
         "privileged": False,
@@ -134,7 +151,9 @@ def create(index: int, container: str | None = None, **changed: Any) -> PointReq
     return PointRequest(Point.CREATE_CONTAINER, document)
 
 
-def execute(index: int, command: tuple[str, ...] = ("/bin/probe",), container: str | None = None) -> PointRequest:
+def execute(
+    index: int, command: tuple[str, ...] = ("/bin/probe",), container: str | None = None
+) -> PointRequest:
     return PointRequest(Point.EXEC_IN_CONTAINER, process(index, list(command), container))
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from parma_api.policy.envelope import EnvelopeError, open_envelope
 from parma_api.policy.opa import OpaLoader
 from parma_api.policy.seccomp_digest import canonical_text, seccomp_digest
 from parma_tenant.simulate import StepResult, parse_script, simulate
 
 FOLDER = Path(__file__).resolve().parents[1] / "vectors" / "policy"
-DOCUMENTS: dict[str, dict[str, Any]] = {f.stem: json.loads(f.read_text()) for f in sorted(FOLDER.glob("*.json"))}
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    f.stem: json.loads(f.read_text()) for f in sorted(FOLDER.glob("*.json"))
+}
 SEQUENCES = [n for n, d in DOCUMENTS.items() if d.get("kind") in (None, "stance")]
 
 
@@ -29,7 +34,9 @@ async def test_sequence(name: str, make_loader: Callable[..., OpaLoader]) -> Non
         return
     steps = document["steps"]
     assert len(results) == len(steps)
-    complaints = [c for step, result in zip(steps, results, strict=True) for c in compare(step, result)]
+    complaints = [
+        c for step, result in zip(steps, results, strict=True) for c in compare(step, result)
+    ]
     assert complaints == []
 
 
@@ -68,3 +75,17 @@ def test_every_file_is_of_a_known_kind() -> None:
 def test_seccomp_digest(case: dict[str, Any]) -> None:
     assert canonical_text(case["profile"]) == case["expect"]["canonical_text"]
     assert seccomp_digest(case["profile"]) == case["expect"]["sha256"]
+
+
+@pytest.mark.parametrize("case", DOCUMENTS["fragment_envelope"]["cases"], ids=lambda c: c["name"])
+def test_fragment_envelope(case: dict[str, Any]) -> None:
+    encoded, expect = base64.b64decode(case["cose_base64"]), case["expect"]
+    if expect["accepted"]:
+        envelope = open_envelope(encoded)
+        assert (envelope.issuer, envelope.feed) == (expect["issuer"], expect["feed"])
+        assert envelope.header_svn == expect["header_svn"]
+        assert envelope.payload.decode() == DOCUMENTS["fragment_envelope"]["payload_text"]
+    else:
+        with pytest.raises(EnvelopeError) as refused:
+            open_envelope(encoded)
+        assert refused.value.code in expect["reasons_contain"]

@@ -22,7 +22,18 @@ DATA_NAMES: Final = (
 )  # fmt: skip
 _FRAMEWORK_ROOTS: Final = ("system/authz", "gate", "framework", "api", *DATA_NAMES)
 RESERVED_NAMES: Final = frozenset(
-    {"framework", "api", "policy", "metadata", "system", "gate", "data", "input", *STATE_NAMES, *DATA_NAMES}
+    {
+        "framework",
+        "api",
+        "policy",
+        "metadata",
+        "system",
+        "gate",
+        "data",
+        "input",
+        *STATE_NAMES,
+        *DATA_NAMES,
+    }
 )
 """Names that no fragment may take, in exactly this spelling."""
 

@@ -34,7 +34,9 @@ def seal_capabilities(current: dict[str, object]) -> dict[str, object]:
     builtins, features = sealed.get("builtins"), sealed.get("features")
     assert isinstance(builtins, list)
     sealed["builtins"] = [b for b in builtins if b["name"] not in FORBIDDEN_BUILTINS]
-    sealed["features"] = [f for f in features if f not in _FORBIDDEN_FEATURES] if isinstance(features, list) else []
+    sealed["features"] = (
+        [f for f in features if f not in _FORBIDDEN_FEATURES] if isinstance(features, list) else []
+    )
     sealed["future_keywords"] = []
     sealed["allow_net"] = []
     return sealed
@@ -44,7 +46,14 @@ class Checker:
     """Runs `opa check` with the sealed capabilities."""
 
     def __init__(self, binary: Path, capabilities: Path, timeout: float) -> None:
-        self._command = [str(binary), "check", "--format", "json", "--capabilities", str(capabilities)]
+        self._command = [
+            str(binary),
+            "check",
+            "--format",
+            "json",
+            "--capabilities",
+            str(capabilities),
+        ]
         self._timeout = timeout
 
     async def bundles(self, bundles: Sequence[Path], scratch: Path) -> list[str]:
@@ -81,14 +90,19 @@ def _messages(stderr: bytes) -> list[str]:
 def _message(error: dict[str, object]) -> str:
     text = str(error.get("message", "")).splitlines()[0][:300]
     location = error.get("location")
-    if not isinstance(location, dict) or Path(str(location.get("file"))).name not in ("module.rego", "alone.rego"):
+    if not isinstance(location, dict) or Path(str(location.get("file"))).name not in (
+        "module.rego",
+        "alone.rego",
+    ):
         return f"{error.get('code', '')} {text}".strip()
     return f"line {location.get('row')}:{location.get('col')}: {error.get('code')}: {text}"
 
 
 def is_package_error(messages: Sequence[str]) -> bool:
     """Whether the text was refused only because it has another package than its bundle's."""
-    return any("manifest roots" in message and "do not permit 'package" in message for message in messages)
+    return any(
+        "manifest roots" in message and "do not permit 'package" in message for message in messages
+    )
 
 
 def is_parse_error(messages: Sequence[str]) -> bool:

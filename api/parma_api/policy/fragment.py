@@ -102,7 +102,11 @@ async def _load(gate: Gate, first: PointRequest, module: Module) -> None:
             commands += verdict.commands
             keep = keep or verdict.decision.add_module
         if keep and len(values) > 1:
-            gate.refuse(second, "fragment.parameters_namespace", "several sets of values cannot share a namespace")
+            gate.refuse(
+                second,
+                "fragment.parameters_namespace",
+                "several sets of values cannot share a namespace",
+            )
         gate.book(gate.metadata().rebase(base, commands))
         if keep:
             gate.adopt(engine, modules)

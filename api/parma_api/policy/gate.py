@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from parma_api.policy.decision import (
     Decision,
@@ -36,6 +36,9 @@ from parma_api.policy.queues import SERIAL, Queues
 from parma_api.policy.refusal import redact
 from parma_api.policy.verdict import Verdict, read_answer
 from parma_api.status import DeadlineExceededError, InternalError
+
+if TYPE_CHECKING:
+    from parma_api.policy.intake import Intake
 
 DEVICES: Final = "devices"
 """The queue of devices and overlays; every other queue is named by its container id."""
@@ -75,6 +78,7 @@ class Gate:
         self._setting = asyncio.Lock()
         self._queues = Queues()
         self._stdio: dict[str, bool] = {}
+        self._intake: Intake | None = None
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -115,7 +119,9 @@ class Gate:
         """
         async with self._setting:
             if self._engine is not None:
-                raise PolicyInvalid("a policy is set already; it cannot be replaced", ("policy.already_set",))
+                raise PolicyInvalid(
+                    "a policy is set already; it cannot be replaced", ("policy.already_set",)
+                )
             digest = hashlib.sha256(text).digest()
             if not hmac.compare_digest(digest, host_data):
                 raise PolicyInvalid(
@@ -131,12 +137,16 @@ class Gate:
         try:
             engine = await self._loader.load(modules)
         except EngineLostError as error:
-            raise PolicyInvalid(f"the policy cannot be loaded: {error}", ("policy.invalid",)) from error
+            raise PolicyInvalid(
+                f"the policy cannot be loaded: {error}", ("policy.invalid",)
+            ) from error
         try:
             check_versions(await engine.versions())
         except (EvaluationError, EngineLostError) as error:
             await engine.close()
-            raise PolicyInvalid(f"the policy cannot be evaluated: {error}", ("policy.invalid",)) from error
+            raise PolicyInvalid(
+                f"the policy cannot be evaluated: {error}", ("policy.invalid",)
+            ) from error
         except BaseException:
             await engine.close()
             raise
@@ -162,7 +172,9 @@ class Gate:
                 self._commit(staged)
         except TimeoutError:
             names = ", ".join(request.point for request in requests)
-            raise DeadlineExceededError(f"{names}: not finished by its deadline; nothing was booked") from None
+            raise DeadlineExceededError(
+                f"{names}: not finished by its deadline; nothing was booked"
+            ) from None
 
     async def _enter_queues(
         self, stack: AsyncExitStack, queue: str, requests: Sequence[PointRequest], deadline: float
@@ -297,11 +309,31 @@ class Gate:
         """Hold a queue for a change that is decided in several steps (fragments). Raises DeadlineExceededError."""
         try:
             async with AsyncExitStack() as stack:
-                await self._enter_queues(stack, queue, [PointRequest(Point.LOAD_FRAGMENT, {})], deadline)
+                await self._enter_queues(
+                    stack, queue, [PointRequest(Point.LOAD_FRAGMENT, {})], deadline
+                )
                 await stack.enter_async_context(asyncio.timeout_at(deadline))
                 yield
         except TimeoutError:
-            raise DeadlineExceededError(f"{queue}: not finished by its deadline; nothing was booked") from None
+            raise DeadlineExceededError(
+                f"{queue}: not finished by its deadline; nothing was booked"
+            ) from None
+
+    async def load_fragment(self, envelope: bytes, media_type: str, deadline: float) -> None:
+        """A signed envelope (COSE_Sign1): fragment, trust list, or reference information. Raises PolicyDenied."""
+        await self._signed().load(envelope, media_type, deadline)
+
+    def reference_information(self) -> Mapping[str, bytes]:
+        """Signed reference information by media type, for containers."""
+        return {} if self._intake is None else dict(self._intake.reference_information)
+
+    def _signed(self) -> Intake:
+        """Made when the first envelope comes: it imports CBOR and cryptography."""
+        if self._intake is None:
+            from parma_api.policy.intake import Intake
+
+            self._intake = Intake(self)
+        return self._intake
 
     def prepare(self, request: PointRequest) -> PointRequest:
         """The request in plain form. Raises PolicyDenied (policy.not_loaded, state.inconsistent, request.invalid)."""
@@ -343,11 +375,13 @@ def _check_version(what: str, stated: object, ours: str) -> None:
         return
     if not isinstance(stated, str) or not _VERSION.fullmatch(stated):
         raise PolicyInvalid(
-            f"{what}_version is not major.minor.patch; state {ours} or older", (f"{what}.version_invalid",)
+            f"{what}_version is not major.minor.patch; state {ours} or older",
+            (f"{what}.version_invalid",),
         )
     if _numbers(stated) > _numbers(ours):
         raise PolicyInvalid(
-            f"{what}_version {stated} is newer than {ours}; update the machine's image", (f"{what}.version_ahead",)
+            f"{what}_version {stated} is newer than {ours}; update the machine's image",
+            (f"{what}.version_ahead",),
         )
 
 

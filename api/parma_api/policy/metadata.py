@@ -89,7 +89,9 @@ def _parse(raw: object) -> Command:
 def _text(raw: Mapping[str, object], member: str) -> str:
     value = raw.get(member)
     if not isinstance(value, str) or not value:
-        raise MetadataError(f"a metadata command has no {member}, or it is not a text, or it is empty")
+        raise MetadataError(
+            f"a metadata command has no {member}, or it is not a text, or it is empty"
+        )
     return value
 
 

@@ -50,7 +50,11 @@ def canonical_text(profile: object) -> str:
 
 def _rule(raw: object) -> str:
     rule = _object(raw, "syscalls")
-    names = _array([_quote(n) for n in _texts(rule, "names")]) if rule.get("names") is not None else "null"
+    names = (
+        _array([_quote(n) for n in _texts(rule, "names")])
+        if rule.get("names") is not None
+        else "null"
+    )
     members = [_member("names", names), _member("action", _text(rule, "action"))]
     members += _optional_number(rule, "errnoRet")
     arguments = [_argument(argument) for argument in _list(rule, "args")]
@@ -143,4 +147,8 @@ def _braced(members: list[str]) -> str:
 def _quote(text: str) -> str:
     """As Go's encoding/json writes it, which is what existing policies were hashed with."""
     whole = _SURROGATE.sub("\ufffd", text)
-    return '"' + _ESCAPED.sub(lambda m: _ESCAPES.get(m.group(), f"\\u{ord(m.group()):04x}"), whole) + '"'
+    return (
+        '"'
+        + _ESCAPED.sub(lambda m: _ESCAPES.get(m.group(), f"\\u{ord(m.group()):04x}"), whole)
+        + '"'
+    )

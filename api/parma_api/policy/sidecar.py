@@ -23,7 +23,11 @@ def find_opa() -> Path:
         candidates = [Path(named)]
     else:
         cache = Path(os.environ.get("PARMA_CACHE") or Path.home() / ".cache" / "parma")
-        candidates = [Path("/usr/share/parma/opa"), cache / "opa" / "opa", cache / "build" / "opa-bin"]
+        candidates = [
+            Path("/usr/share/parma/opa"),
+            cache / "opa" / "opa",
+            cache / "build" / "opa-bin",
+        ]
     for candidate in candidates:
         if os.access(candidate, os.X_OK) and candidate.is_file():
             return candidate
