@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from parma_api.launch import Variant, VmSize
+from parma_api.launch import VmSize
 from parma_api.status import InvalidArgumentError
-from parma_shim.vmm.accel import AcceleratorSetting
+from parma_shim.vmm.accel import AcceleratorSetting, ImageSetting
 from parma_shim.vmm.config import MAX_MEMORY_MIB, MIN_MEMORY_MIB
 
 CONFIG_FILE = Path("/etc/parma/config.toml")
@@ -43,7 +43,7 @@ class Config:
 
     run_dir: Path = Path("/run/parma")
     lib_dir: Path = Path("/var/lib/parma")
-    image: Variant = Variant.STUB
+    image: ImageSetting = ImageSetting.AUTO
     accelerator: AcceleratorSetting = AcceleratorSetting.AUTO
     channel: ChannelSetting = ChannelSetting.AUTO
     qemu: Path = Path("/usr/bin/qemu-system-x86_64")
@@ -147,7 +147,7 @@ def _choice(kind: type[enum.StrEnum]) -> Callable[[object, Path], enum.StrEnum]:
 
 
 _READERS: Mapping[str, Callable[[object, Path], object]] = {
-    "image": _choice(Variant),
+    "image": _choice(ImageSetting),
     "accelerator": _choice(AcceleratorSetting),
     "channel": _choice(ChannelSetting),
     "qemu": _path,

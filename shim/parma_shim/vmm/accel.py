@@ -24,6 +24,14 @@ class AcceleratorSetting(enum.StrEnum):
     TCG = "tcg"
 
 
+class ImageSetting(enum.StrEnum):
+    """`image` in config.toml."""
+
+    AUTO = "auto"
+    STUB = "stub"
+    RELEASE = "release"
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The accelerator, and in one line why none better."""
@@ -44,6 +52,19 @@ def snp_problem(root: Path = Path("/")) -> str | None:
     if not (root / "dev/sev").exists():
         return "no SEV-SNP: /dev/sev is missing (module ccp)"
     return None
+
+
+def choose_variant(
+    setting: ImageSetting, *, snp: Callable[[], str | None] = snp_problem
+) -> Variant:
+    """The image to start: under `auto` the release image where SNP is, else the stub.
+
+    This is the host's choice of what to launch, and weakens nothing: the two images have different measurements, and
+    neither has the other's report provider in it.
+    """
+    if setting is ImageSetting.AUTO:
+        return Variant.STUB if snp() else Variant.RELEASE
+    return Variant(setting.value)
 
 
 def choose_accelerator(

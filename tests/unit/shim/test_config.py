@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from parma_api.launch import Variant, VmSize
+from parma_api.launch import VmSize
 from parma_api.status import InvalidArgumentError
 from parma_shim.config import DEFAULT, Config, load_config
-from parma_shim.vmm.accel import AcceleratorSetting
+from parma_shim.vmm.accel import AcceleratorSetting, ImageSetting
 
 
 def write(tmp_path: Path, text: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def test_values_and_where_they_come_from(tmp_path: Path) -> None:
     )
     config = load_config({**environment, "PARMA_RUN": "/r", "PARMA_LIB": "/l"})
     assert (config.image, config.accelerator, config.size) == (
-        Variant.RELEASE,
+        ImageSetting.RELEASE,
         AcceleratorSetting.TCG,
         VmSize.LARGE,
     )

@@ -9,7 +9,9 @@ import pytest
 from parma_api.launch import Variant
 from parma_shim.vmm.accel import (
     AcceleratorSetting,
+    ImageSetting,
     choose_accelerator,
+    choose_variant,
     sev_parameters,
     snp_problem,
 )
@@ -53,6 +55,19 @@ def test_choice(
     else:
         with pytest.raises(VmmSetupError, match=expected):
             choose_accelerator(variant, setting, snp=lambda: snp, kvm=lambda: kvm)
+
+
+@pytest.mark.parametrize(
+    ("setting", "snp", "expected"),
+    [
+        (ImageSetting.AUTO, None, Variant.RELEASE),
+        (ImageSetting.AUTO, "none", Variant.STUB),
+        (ImageSetting.STUB, None, Variant.STUB),
+        (ImageSetting.RELEASE, "none", Variant.RELEASE),
+    ],
+)
+def test_image(setting: ImageSetting, snp: str | None, expected: Variant) -> None:
+    assert choose_variant(setting, snp=lambda: snp) is expected
 
 
 def test_snp_needs_parameter_and_device(tmp_path: Path) -> None:
