@@ -147,7 +147,7 @@ def _with_loader(
 
 
 def find_bundles() -> Path:
-    """The framework's folder: $PARMA_BUNDLES, else the installed one, else this checkout's. Raises FileNotFoundError."""
+    """$PARMA_BUNDLES, else the installed framework, else this checkout's. Raises FileNotFoundError."""
     named = os.environ.get("PARMA_BUNDLES")
     checkout = Path(__file__).resolve().parents[3] / "policy_bundles"
     candidates = [Path(named)] if named else [Path("/usr/share/parma/policy_bundles"), checkout]
