@@ -103,6 +103,11 @@ async def test_a_missing_blob(socket: Path, ctr: Ctr, layers: list[bytes], tmp_p
     ctr("content", "rm", digest(gzip.compress(layers[-1], mtime=0)))
     async with ContainerdClient(socket, NAMESPACE) as client:
         lost = (await resolve_layers(client, "gone"))[-1]
+        assert lost._store is not None
+        stored = lost._store / "blobs" / lost.digest.replace(":", "/")
+        async with asyncio.timeout(60):
+            while stored.exists():  # noqa: ASYNC110 -- containerd's collector removes the file in its own time
+                await asyncio.sleep(0.01)
         with pytest.raises(BlobMissingError, match="discard_unpacked_layers"):
             await asyncio.to_thread(lambda: lost.open_blob().read())
 

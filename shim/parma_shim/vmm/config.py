@@ -63,6 +63,7 @@ class MachineConfig:
     memory_mib: int
     accelerator: Accelerator
     run_dir: Path
+    """The pod's folder; a machine leaves nothing in it, all that it needs is passed as descriptors."""
     host_data: bytes = bytes(HOST_DATA_SIZE)
     """SHA-256 of the policy; enters the report on SNP, and goes to the stub PSP otherwise."""
     tap_fd: int | None = None

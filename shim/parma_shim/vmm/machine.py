@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from parma_api.channel.stream import ByteStream, SocketStream
-from parma_api.status import ApiError
+from parma_api.status import ApiError, UnavailableError
 from parma_shim.qmp import client as qmp
 from parma_shim.qmp import codec
 from parma_shim.vmm import cmdline, vsock
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 QUIT_DEADLINE = 2.0
 """Seconds that QEMU has to end by itself; its guest has been told by then, and nothing on its disks outlives it."""
+
+REAP_DEADLINE = 0.5
 
 T = TypeVar("T")
 
@@ -137,10 +139,12 @@ class Machine:
         if task.done() and not task.cancelled() and task.exception() is None:
             return task.result()
         if not self._watch.done():
-            # The monitor may close some milliseconds before the process is reaped.
-            await asyncio.wait((self._watch,), timeout=0.2)
-        if not self._watch.done():
-            return task.result()
+            if not task.cancelled() and not isinstance(task.exception(), UnavailableError):
+                return task.result()
+            # Monitor and channel close some milliseconds before the process is reaped.
+            await asyncio.wait((self._watch,), timeout=REAP_DEADLINE)
+            if not self._watch.done():
+                return task.result()
         task.cancel()
         await asyncio.wait((task,))
         raise VmmGoneError(f"the utility VM has ended: {self._watch.result().cause}")
