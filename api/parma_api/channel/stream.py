@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
 import socket
-from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias
 
 from parma_api.status import UnavailableError
 
-T = TypeVar("T")
 Data: TypeAlias = bytes | bytearray | memoryview
 
 CHUNK: Final = 65536
 """Bytes that a read takes at most unless told otherwise."""
+_MAX_PIECES: Final = 1024
+"""Of one system call: IOV_MAX, limits.h."""
 
 
 class StreamClosedError(UnavailableError):
@@ -41,15 +43,85 @@ class ByteStream(Protocol):
         ...
 
 
-class _Descriptor:
-    """What both kinds share: waiting for readiness, and closing once no operation is pending."""
+class Descriptor(abc.ABC):
+    """What both kinds share: waiting for readiness, and closing once no operation is pending.
+
+    The `*_now` methods serve a driver that never waits in one place (the multiplexer): they cost no turn of the loop.
+    """
 
     def __init__(self) -> None:
         self._aborted = False
+        self._finished = False
         self._pending: set[asyncio.Future[None]] = set()
 
+    @abc.abstractmethod
+    def read_fileno(self) -> int:
+        """What to wait on before reading."""
+
+    @abc.abstractmethod
+    def write_fileno(self) -> int:
+        """What to wait on before writing."""
+
+    @abc.abstractmethod
+    def _recv(self, n: int) -> bytes:
+        """One system call. Raises OSError."""
+
+    @abc.abstractmethod
+    def _gather(self, pieces: Sequence[Data]) -> int:
+        """One system call for at most _MAX_PIECES; returns the bytes written. Raises OSError."""
+
+    @abc.abstractmethod
     def _release(self) -> None:
-        raise NotImplementedError
+        """Close."""
+
+    def read_now(self, n: int) -> bytes | None:
+        """As `read`, but None where it would wait."""
+        if self._aborted:
+            return b""
+        try:
+            return self._recv(n)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise StreamClosedError(f"stream lost while reading: {error.strerror}") from error
+
+    def write_now(self, pieces: Sequence[Data]) -> Sequence[Data]:
+        """Write without copying; returns what could not be written without waiting. Raises StreamClosedError."""
+        while pieces:
+            if self._aborted or self._finished:
+                raise StreamClosedError("stream closed")
+            try:
+                written = self._gather(pieces[:_MAX_PIECES])
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise StreamClosedError(f"stream lost while writing: {error.strerror}") from error
+            pieces = _after(pieces, written)
+        return pieces
+
+    async def read(self, n: int = CHUNK) -> bytes:
+        """As ByteStream says."""
+        while (data := self.read_now(n)) is None:
+            loop = asyncio.get_running_loop()
+            await self._ready(loop.add_reader, loop.remove_reader, self.read_fileno())
+        return data
+
+    async def write(self, data: Data) -> None:
+        """As ByteStream says."""
+        left = self.write_now([data])
+        while left:
+            loop = asyncio.get_running_loop()
+            await self._ready(loop.add_writer, loop.remove_writer, self.write_fileno())
+            left = self.write_now(left)
+
+    def abort(self) -> None:
+        """As ByteStream says."""
+        if self._aborted:
+            return
+        self._aborted = True
+        for future in self._pending:
+            _wake(future)
+        self._release_when_idle()
 
     async def _ready(
         self, register: Callable[..., object], remove: Callable[[int], object], fd: int
@@ -65,26 +137,22 @@ class _Descriptor:
             remove(fd)
             self._release_when_idle()
 
-    async def _readable(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        await self._ready(loop.add_reader, loop.remove_reader, fd)
-
-    async def _writable(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        await self._ready(loop.add_writer, loop.remove_writer, fd)
-
-    def abort(self) -> None:
-        if self._aborted:
-            return
-        self._aborted = True
-        for future in self._pending:
-            _wake(future)
-        self._release_when_idle()
-
     def _release_when_idle(self) -> None:
         """A descriptor closed under a registered waiter could be another file's by the time it fires."""
         if self._aborted and not self._pending:
             self._release()
+
+
+def _after(pieces: Sequence[Data], written: int) -> Sequence[Data]:
+    """What is left when so many bytes are written."""
+    left: list[Data] = []
+    for piece in pieces:
+        if written >= len(piece):
+            written -= len(piece)
+        else:
+            left.append(memoryview(piece)[written:] if written else piece)
+            written = 0
+    return left
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -92,36 +160,25 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class SocketStream(_Descriptor):
+class SocketStream(Descriptor):
     """A connected stream socket (unix, vsock), which it owns from now on."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
         sock.settimeout(0)
         self.socket: Final = sock
-        self._finished = False
 
-    async def read(self, n: int = CHUNK) -> bytes:
-        while not self._aborted:
-            try:
-                return self.socket.recv(n)
-            except BlockingIOError:
-                await self._readable(self.socket.fileno())
-            except OSError as error:
-                raise StreamClosedError(f"stream lost while reading: {error.strerror}") from error
-        return b""
+    def read_fileno(self) -> int:
+        return self.socket.fileno()
 
-    async def write(self, data: Data) -> None:
-        view = memoryview(data)
-        while view:
-            if self._aborted or self._finished:
-                raise StreamClosedError("stream closed")
-            try:
-                view = view[self.socket.send(view) :]
-            except BlockingIOError:
-                await self._writable(self.socket.fileno())
-            except OSError as error:
-                raise StreamClosedError(f"stream lost while writing: {error.strerror}") from error
+    def write_fileno(self) -> int:
+        return self.socket.fileno()
+
+    def _recv(self, n: int) -> bytes:
+        return self.socket.recv(n)
+
+    def _gather(self, pieces: Sequence[Data]) -> int:
+        return self.socket.sendmsg(pieces)
 
     async def finish(self) -> None:
         if self._finished or self._aborted:
@@ -136,11 +193,11 @@ class SocketStream(_Descriptor):
         self.socket.close()
 
 
-class FdStream(_Descriptor):
+class FdStream(Descriptor):
     """Descriptors that poll (pipes, terminals, virtio-serial ports), owned from now on.
 
     One for both directions, or two. `finish` closes the writing one; a device that carries both directions has no half
-    close of its own, and `finish` does nothing there.
+    close of its own, and `finish` only keeps this side from writing on.
     """
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
@@ -148,31 +205,20 @@ class FdStream(_Descriptor):
         self._read_fd: Final = read_fd
         self._write_fd: Final = write_fd
         self._open = {read_fd, write_fd}
-        self._finished = False
         for fd in self._open:
             os.set_blocking(fd, False)
 
-    async def read(self, n: int = CHUNK) -> bytes:
-        while not self._aborted:
-            try:
-                return os.read(self._read_fd, n)
-            except BlockingIOError:
-                await self._readable(self._read_fd)
-            except OSError as error:
-                raise StreamClosedError(f"stream lost while reading: {error.strerror}") from error
-        return b""
+    def read_fileno(self) -> int:
+        return self._read_fd
 
-    async def write(self, data: Data) -> None:
-        view = memoryview(data)
-        while view:
-            if self._aborted or self._finished:
-                raise StreamClosedError("stream closed")
-            try:
-                view = view[os.write(self._write_fd, view) :]
-            except BlockingIOError:
-                await self._writable(self._write_fd)
-            except OSError as error:
-                raise StreamClosedError(f"stream lost while writing: {error.strerror}") from error
+    def write_fileno(self) -> int:
+        return self._write_fd
+
+    def _recv(self, n: int) -> bytes:
+        return os.read(self._read_fd, n)
+
+    def _gather(self, pieces: Sequence[Data]) -> int:
+        return os.writev(self._write_fd, pieces)
 
     async def finish(self) -> None:
         self._finished = True

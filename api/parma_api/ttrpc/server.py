@@ -196,6 +196,7 @@ class _Connection:
         while data := await self._stream.read():
             for event in self._session.receive(data):
                 await self._handle(event, group)
+            await asyncio.sleep(0)  # a peer that never pauses must not keep the loop to itself
 
     async def _handle(self, event: ServerEvent, group: asyncio.TaskGroup) -> None:
         match event:
