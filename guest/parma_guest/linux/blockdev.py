@@ -5,6 +5,7 @@ pyudev costs an emulated guest 0.4 s of import: it is imported by the first call
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import stat
@@ -54,8 +55,7 @@ def find_disk(address: ScsiAddress, deadline: float) -> Disk:
 
     Raises DeadlineExceededError: the host has not plugged it in.
     """
-    pyudev = _pyudev()
-    context = pyudev.Context()
+    pyudev, context = _pyudev()
     if (disk := _look(pyudev, context, address)) is not None:
         return disk
     monitor = pyudev.Monitor.from_netlink(context, source="kernel")  # no udevd in the guest
@@ -72,15 +72,15 @@ def find_disk(address: ScsiAddress, deadline: float) -> Disk:
         monitor.poll(timeout=min(left, 0.5))
 
 
-def _pyudev() -> Any:
-    """The module. Raises InternalError if the image lacks libudev or the linker's cache."""
+@functools.cache
+def _pyudev() -> tuple[Any, Any]:
+    """The module and its context, made once: it asks `ldconfig` for libudev. Raises InternalError."""
     try:
         import pyudev
 
-        pyudev.Context()
+        return pyudev, pyudev.Context()
     except ImportError as error:
         raise InternalError(f"devices cannot be found: {error}") from error
-    return pyudev
 
 
 def _look(pyudev: Any, context: Any, address: ScsiAddress) -> Disk | None:
