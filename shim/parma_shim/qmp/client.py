@@ -29,30 +29,34 @@ COMMAND_DEADLINE = 20.0
 
 
 class Monitor:
-    """One connected monitor. Commands may be run from several tasks; QEMU executes them one after the other."""
+    """One connected monitor, for any number of tasks.
+
+    One command is on its way at a time. QEMU executes them one after the other anyway, and only so is the socket empty
+    when a descriptor is sent: with unread commands in it the kernel may refuse the message (EAGAIN), and with half a
+    command still in the library's buffer the descriptor's byte would fall into the middle of it.
+    """
 
     def __init__(self, client: QMPClient, forget: Callable[[], None]) -> None:
         self._client = client
         self._forget = forget
-        self._passing = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._removals: dict[str, asyncio.Future[None]] = {}
         self.shutdown_reason: str | None = None
         """Why the guest ended, as QEMU's SHUTDOWN event told it."""
 
     async def run(self, command: codec.Command, deadline: float = COMMAND_DEADLINE) -> object:
         """QEMU's answer. Raises QmpCommandError, QmpTimeoutError, QmpProtocolError, QmpClosedError."""
-        async with _translated(command.name, deadline):
-            return await self._client.execute(command.name, dict(command.arguments))
+        async with _translated(command.name, deadline), self._turn:
+            return await self._execute(command)
 
     async def pass_descriptor(self, fd: int, fdset: int) -> None:
         """Puts a copy of `fd` into QEMU as `/dev/fdset/<fdset>`. Raises as `run`.
 
-        One at a time: QEMU keeps only the last descriptor that arrived, until a command takes it.
+        QEMU keeps only the last descriptor that arrived, until a command takes it: no other may come between.
         """
-        async with self._passing:
-            async with _translated("add-fd", COMMAND_DEADLINE):
-                self._client.send_fd_scm(fd)
-            codec.parse_fdset(await self.run(codec.add_fd(fdset)), fdset)
+        async with _translated("add-fd", COMMAND_DEADLINE), self._turn:
+            self._client.send_fd_scm(fd)
+            codec.parse_fdset(await self._execute(codec.add_fd(fdset)), fdset)
 
     async def remove_device(self, device: str, deadline: float = COMMAND_DEADLINE) -> None:
         """device_del, and wait until QEMU says that the device is gone. Raises as `run`."""
@@ -64,6 +68,9 @@ class Monitor:
                 await done
         finally:
             del self._removals[device]
+
+    async def _execute(self, command: codec.Command) -> object:
+        return await self._client.execute(command.name, dict(command.arguments))
 
     async def close(self) -> None:
         """Ends the connection; QEMU itself runs on."""

@@ -172,3 +172,20 @@ async def test_descriptors_are_passed_one_at_a_time() -> None:
         finally:
             os.close(fd)
     assert order == [0, 1, 2, 3, 4]
+
+
+async def test_one_command_at_a_time() -> None:
+    """A peer that reads nothing until it has answered would otherwise find hundreds of messages in its socket."""
+    waiting: list[int] = []
+
+    def answer(request: dict[str, object], send: Callable[[object], None]) -> object:
+        waiting.append(1)
+        asyncio.get_running_loop().call_soon(
+            lambda: (waiting.pop(), send({"return": {}, "id": request["id"]}))
+        )
+        assert len(waiting) == 1
+        return None
+
+    async with connected(answer) as (monitor, peer):
+        await asyncio.gather(*(monitor.run(codec.query_status(), 5) for _ in range(300)))
+        assert len(peer.seen) == 301
