@@ -112,8 +112,8 @@ def _parse_address(text: str) -> Interface:
         address = ipaddress.ip_interface(text)
     except ValueError as error:
         raise InvalidArgumentError(f"{text!r} is no address with a prefix") from error
-    if "/" not in text:
-        raise InvalidArgumentError(f"{text!r} has no prefix length")
+    if "/" not in text or "%" in text:
+        raise InvalidArgumentError(f"{text!r} has no prefix length, or a zone")
     _require_outside(address.ip, text)
     if overlaps_loopback(address.network):
         raise InvalidArgumentError(f"{text}: the prefix captures loopback")
