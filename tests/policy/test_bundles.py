@@ -11,7 +11,7 @@ from parma_api.policy.bundle import DATA_NAMES, FRAMEWORK_FOLDERS, RESERVED_NAME
 from parma_api.policy.check import FORBIDDEN_BUILTINS, seal_capabilities
 from parma_api.policy.points import API_VERSION, FRAMEWORK_VERSION, TABLE, Missing
 
-COVERAGE = 85.0
+COVERAGE = 95.0
 """Per cent of the framework's lines that its own tests reach; the vectors reach more."""
 
 
