@@ -184,6 +184,10 @@ class Machine:
 
 async def start_machine(config: MachineConfig) -> Machine:
     """Starts QEMU from the main thread. Raises VmmSetupError, VmmError, InvalidArgumentError."""
+    if not os.access(config.qemu, os.X_OK):
+        raise VmmSetupError(
+            f"{config.qemu} is not there: apt install qemu-system-x86, or set `qemu` in config.toml"
+        )
     words = cmdline.argv(config)
     with contextlib.ExitStack() as stack:
         theirs: dict[int, int] = {}

@@ -1,8 +1,9 @@
 """QEMU's process: without privileges, in the pod's cgroup, its death noticed at once.
 
-posix_spawn runs `setpriv` (util-linux), which drops everything and becomes QEMU. No Python runs between fork and exec,
-so threads of the shim (layer conversion) cannot hang the child, and the shim's pages are not copied. What remains
-(cgroup, limits, OOM score) the shim sets from outside, before the guest has touched its memory.
+posix_spawn runs `setpriv`, which drops everything, and `prlimit` (both util-linux), which becomes QEMU. No Python runs
+between fork and exec, so threads of the shim (layer conversion) cannot hang the child, and the shim's pages are not
+copied. Cgroup and OOM score the shim sets from outside, before the guest has touched its memory; limits it could not,
+once the process is another user's, without CAP_SYS_RESOURCE.
 
 The VM dies with its shim: PR_SET_PDEATHSIG is set by setpriv. The parent is the thread that spawned (prctl(2)), so
 `spawn` insists on the main thread. A VM without its shim could serve nobody: its channel and its console are gone.
@@ -129,7 +130,15 @@ def spawn(
         raise VmmError(
             "a VM must be started from the shim's main thread: the kernel ties its life to that thread"
         )
-    words = [_setpriv(), *_setpriv_options(privileges), "--", *argv]
+    words = [
+        _tool("setpriv"),
+        *_setpriv_options(privileges),
+        "--",
+        _tool("prlimit"),
+        *_limits(),
+        "--",
+        *argv,
+    ]
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.set_blocking(write, True)
@@ -149,13 +158,20 @@ def spawn(
     return Process(pid, pidfd, read)
 
 
-def _setpriv() -> str:
-    found = shutil.which("setpriv", path="/usr/bin:/bin:/usr/sbin:/sbin")
+def _tool(name: str) -> str:
+    found = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
     if found is None:
         raise VmmSetupError(
-            "setpriv is missing, and QEMU must not run with privileges: install util-linux"
+            f"{name} is missing, and QEMU must not run with privileges: install util-linux"
         )
     return found
+
+
+def _limits() -> list[str]:
+    """No core dump of a guest's memory; descriptors as far as the administrator's hard limit goes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    return ["--core=0:0", f"--nofile={files}:{files}"]
 
 
 def _setpriv_options(privileges: Privileges | None) -> list[str]:
@@ -208,9 +224,5 @@ def _settle(pid: int, cgroups: Sequence[Path]) -> None:
             raise VmmSetupError(
                 f"QEMU cannot join the pod's cgroup {group}: {error.strerror}"
             ) from error
-    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, OPEN_FILES)):
-        # A hard limit below is the administrator's: then that one holds.
-        with contextlib.suppress(PermissionError, ValueError):
-            resource.prlimit(pid, limit, (value, value))
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
