@@ -146,13 +146,13 @@ class FrameDecoder:
         """
         if self._data_left >= BULK:
             return self._data_left
-        if self._bulk and not self._data_left:
+        if self._bulk and not self._data_left and len(self._kept) < HEADER.size:
             return HEADER.size - len(self._kept)
         return READ_SIZE
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames, and parts of DATA frames, that these bytes bring."""
-        if self._data_left >= len(data):
+        if 0 < len(data) <= self._data_left:
             self._data_left -= len(data)
             return [Data(self._data_stream, data)]
         if self._kept:
