@@ -16,7 +16,9 @@ COVERAGE = 95.0
 
 
 def run(opa: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(opa), *arguments], capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(
+        [str(opa), *arguments], capture_output=True, text=True, timeout=100, check=False
+    )
 
 
 def sources(bundle_dir: Path) -> list[str]:
@@ -55,7 +57,12 @@ def test_api_table_equals_pythons(opa: Path, bundle_dir: Path) -> None:
     api = json.loads(done.stdout)
     assert (api["version"], api["generation"]) == (API_VERSION, FRAMEWORK_VERSION)
     table = {
-        point.value: (row.introduced, row.missing is Missing.FRAMEWORK, row.missing is Missing.ALLOW, row.optional)
+        point.value: (
+            row.introduced,
+            row.missing is Missing.FRAMEWORK,
+            row.missing is Missing.ALLOW,
+            row.optional,
+        )
         for point, row in TABLE.items()
     }
     assert table == {
@@ -86,7 +93,14 @@ def test_sealed_capabilities_are_those_of_this_opa(opa: Path, bundle_dir: Path) 
 def test_framework_defines_no_name_that_fragments_define(bundle_dir: Path) -> None:
     """`data[input.namespace].containers` would make such a rule depend on itself."""
     text = "\n".join(file.read_text() for file in (bundle_dir / "framework").rglob("*.rego"))
-    for name in ("containers", "fragments", "external_processes", "platform_rules", "svn", "framework_version"):
+    for name in (
+        "containers",
+        "fragments",
+        "external_processes",
+        "platform_rules",
+        "svn",
+        "framework_version",
+    ):
         assert f"\n{name} :=" not in text
         assert f"\n{name} contains" not in text
 

@@ -29,14 +29,20 @@ def play(make_loader: Callable[..., OpaLoader]) -> Play:
         document: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
         text = (FOLDER / document["policy"]).read_bytes()
         results = await simulate(make_loader, text, parse_script(document, FOLDER))
-        return {step["name"]: result for step, result in zip(document["steps"], results, strict=True)}
+        return {
+            step["name"]: result for step, result in zip(document["steps"], results, strict=True)
+        }
 
     return run
 
 
 async def test_a_patterns_match_the_whole_text(play: Play) -> None:
     results = await play("patterns_full_match")
-    for name in ("first alternative with a tail", "second alternative with a head", "own leading anchor, tail"):
+    for name in (
+        "first alternative with a tail",
+        "second alternative with a head",
+        "own leading anchor, tail",
+    ):
         assert "process.env" in results[name].reason_codes
 
 
@@ -50,7 +56,9 @@ async def test_b_commands_count_only_when_allowed_and_carried_out(play: Play) ->
 
 async def test_c_candidates_are_a_set(play: Play) -> None:
     results = await play("duplicate_exec")
-    counts = [result.metadata["matches"] for result in results.values() if result.metadata["matches"]]
+    counts = [
+        result.metadata["matches"] for result in results.values() if result.metadata["matches"]
+    ]
     assert all(count == 1 for shown in counts for count in shown.values())  # type: ignore[attr-defined]
 
 
@@ -111,9 +119,13 @@ async def test_h_only_the_attested_text_and_only_once(gate: Gate) -> None:
 
 def test_i_every_point_is_in_table_framework_and_samples(bundle_dir: Path) -> None:
     framework = "\n".join(
-        file.read_text() for file in (bundle_dir / "framework").rglob("*.rego") if "_test" not in file.name
+        file.read_text()
+        for file in (bundle_dir / "framework").rglob("*.rego")
+        if "_test" not in file.name
     )
-    samples = [(bundle_dir / "samples" / name).read_text() for name in ("allow_all.rego", "web.rego")]
+    samples = [
+        (bundle_dir / "samples" / name).read_text() for name in ("allow_all.rego", "web.rego")
+    ]
     assert set(TABLE) == set(Point)
     for point in Point:
         assert f"\n{point} := " in framework, f"{point} has no rule in the framework"

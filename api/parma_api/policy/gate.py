@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DEVICES: Final = "devices"
 """The queue of devices and overlays; every other queue is named by its container id."""
 FRAGMENTS: Final = "fragments"
+_QUERY_SECONDS: Final = 60.0
 _VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 
@@ -189,16 +190,19 @@ class Gate:
     async def query(self, request: PointRequest) -> Decision:
         """Decide a request that changes nothing outside; waits for no action. Raises PolicyDenied.
 
-        Should a policy of its own book something with it, the decision is repeated until it rests on the newest state.
+        Only a hand-written policy that books something with it waits for its turn, and is asked again if the state has
+        moved meanwhile.
         """
         prepared = self._prepared(request, changes=False)
-        while True:
-            staged = await self._decide_all([prepared])
-            if not staged.commands:
-                return staged.decisions[0]
-            if staged.base is self._metadata:
-                self._commit(staged)
-                return staged.decisions[0]
+        staged = await self._decide_all([prepared])
+        if not staged.commands:
+            return staged.decisions[0]
+        deadline = asyncio.get_running_loop().time() + _QUERY_SECONDS
+        async with self._queues.turn(SERIAL, deadline):
+            while staged.base is not self._metadata:
+                staged = await self._decide_all([prepared])
+            self._commit(staged)
+        return staged.decisions[0]
 
     def _prepared(self, request: PointRequest, *, changes: bool = True) -> PointRequest:
         """The request in plain form, or PolicyDenied for what holds without asking the policy."""

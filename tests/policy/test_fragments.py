@@ -1,0 +1,230 @@
+"""Signed envelopes end to end: fragment, trust list, receipt, reference information."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import cbor2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509.oid import NameOID
+
+from parma_api.policy.decision import PointRequest, PolicyDenied
+from parma_api.policy.fragment import Claims, load_module
+from parma_api.policy.gate import DEVICES, Gate
+from parma_api.policy.intake import REFERENCE_INFORMATION, TRUST_LIST
+from parma_api.policy.points import Point
+
+SetPolicy = Callable[[bytes | str], Awaitable[None]]
+Soon = Callable[..., float]
+START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+
+
+def certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool) -> bytes:
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(named(name))
+        .issuer_name(named(issuer))
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(START)
+        .not_valid_after(START + datetime.timedelta(days=9000))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    return built.public_bytes(serialization.Encoding.DER)
+
+
+ROOT_KEY, SIGNER_KEY, LEDGER_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+ROOT = certificate("Root", ROOT_KEY, "Root", ROOT_KEY, authority=True)
+SIGNER = certificate("Signer", SIGNER_KEY, "Root", ROOT_KEY, authority=False)
+FINGERPRINT = base64.urlsafe_b64encode(hashlib.sha256(ROOT).digest()).rstrip(b"=").decode()
+ISSUER = f"did:x509:0:sha256:{FINGERPRINT}::subject:CN:Signer"
+
+
+def sign(key: Any, header: dict[Any, Any], payload: bytes) -> tuple[bytes, bytes]:
+    protected = cbor2.dumps(header)
+    r, s = decode_dss_signature(
+        key.sign(cbor2.dumps(["Signature1", protected, b"", payload]), ec.ECDSA(hashes.SHA256()))
+    )
+    return protected, r.to_bytes(32) + s.to_bytes(32)
+
+
+def envelope(
+    payload: bytes, feed: str, svn: int | None = 3, receipts: tuple[bytes, ...] = ()
+) -> bytes:
+    claims: dict[Any, Any] = {1: ISSUER, 2: feed} | ({"svn": svn} if svn is not None else {})
+    protected, signature = sign(SIGNER_KEY, {1: -7, 33: [SIGNER, ROOT], 15: claims}, payload)
+    unprotected = {394: list(receipts)} if receipts else {}
+    return cbor2.dumps(cbor2.CBORTag(18, [protected, unprotected, payload, signature]))
+
+
+def receipt(for_envelope: bytes, ledger: str = "ledger.example", key: Any = LEDGER_KEY) -> bytes:
+    data = hashlib.sha256(for_envelope).digest()
+    leaf = [b"\1" * 32, "evidence", data]
+    node = hashlib.sha256(b"\1" * 32 + hashlib.sha256(b"evidence").digest() + data).digest()
+    root = hashlib.sha256(b"\2" * 32 + node).digest()
+    proof = cbor2.dumps({1: leaf, 2: [[True, b"\2" * 32]]})
+    protected, signature = sign(key, {1: -7, 4: b"k1", 395: 2, 15: {1: ledger}}, root)
+    return cbor2.dumps(cbor2.CBORTag(18, [protected, {396: {-1: [proof]}}, None, signature]))
+
+
+def trust_list() -> bytes:
+    numbers = LEDGER_KEY.public_key().public_numbers()
+    key = {1: 2, 2: b"k1", -1: 1, -2: numbers.x.to_bytes(32), -3: numbers.y.to_bytes(32)}
+    return cbor2.dumps({"ledger.example": {1: [key]}})
+
+
+LAYER = "ab" * 32
+FRAGMENT = f"""package sidecar
+svn := 3
+framework_version := "0.5.0"
+containers := [{{"layers": ["{LAYER}"], "command": ["/s"], "working_dir": parameter("dir")}}]
+""".encode()
+LIBRARY = (
+    b'package helpers\nsvn := 3\nframework_version := "0.5.0"\nwanted := "'
+    + LAYER.encode()
+    + b'"\n'
+)
+
+
+def policy(*, receipts: str = "[]", includes: str = '["containers"]', extra: str = "") -> str:
+    return f"""package policy
+api_version := "0.12.0"
+framework_version := "0.5.0"
+fragments := [{{"issuer": "{ISSUER}", "feed": "side", "minimum_svn": 2, "includes": {includes},
+  "parameters": {{"dir": "/\\"x\\\\ \\u2028"}}, "required_receipts": {receipts}}}]
+transparency_trust_lists := [
+  {{"issuer": "{ISSUER}", "subject": "lists/main", "minimum_svn": 1, "allowed_ledgers": ["*"]}}]
+mount_device := data.framework.mount_device
+load_fragment := data.framework.load_fragment
+load_transparency_trust_list := data.framework.load_transparency_trust_list
+reason := data.framework.reason
+{extra}
+"""
+
+
+def mount() -> PointRequest:
+    document = {
+        "target": "/run/mounts/scsi/m1",
+        "deviceHash": LAYER,
+        "mountPathRegex": "/run/mounts/scsi/m[0-9]+",
+    }
+    return PointRequest(Point.MOUNT_DEVICE, document)
+
+
+async def refused(work: Awaitable[None]) -> tuple[str, ...]:
+    with pytest.raises(PolicyDenied) as denied:
+        await work
+    return denied.value.reason_codes
+
+
+async def test_fragment_brings_its_layers_and_its_values(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy())
+    await gate.load_fragment(envelope(FRAGMENT, "side"), "", soon())
+    async with gate.transaction(DEVICES, [mount()], soon()):
+        pass
+    parts: Any = gate.metadata().mapping("issuers")[ISSUER]
+    assert parts["feeds"]["side"][0]["containers"][0]["working_dir"] == '/"x\\ \u2028'
+    assert [m.name for m in gate.modules] == ["policy"]
+
+
+async def test_refused_fragments_change_nothing(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy())
+    before = gate.metadata()
+    good = envelope(FRAGMENT, "side")
+    assert await refused(gate.load_fragment(good[:-1] + b"\0", "", soon())) == (
+        "fragment.envelope",
+    )
+    assert await refused(gate.load_fragment(good + b"\0", "", soon())) == ("fragment.envelope",)
+    assert await refused(gate.load_fragment(good, "text/plain", soon())) == ("fragment.envelope",)
+    assert await refused(gate.load_fragment(envelope(FRAGMENT, "other"), "", soon())) == (
+        "fragment.feed",
+    )
+    assert await refused(gate.load_fragment(envelope(FRAGMENT, "side", 1), "", soon())) == (
+        "fragment.svn_low",
+    )
+    broken = FRAGMENT + b"x := time.now_ns()\n"
+    assert await refused(gate.load_fragment(envelope(broken, "side"), "", soon())) == (
+        "fragment.invalid",
+    )
+    own = FRAGMENT + b"parameter(_) := 1\n"
+    codes = await refused(gate.load_fragment(envelope(own, "side"), "", soon()))
+    assert codes in (("fragment.invalid",), ("policy.evaluation",))
+    assert gate.metadata() is before
+
+
+async def test_nothing_is_compiled_before_the_issuer_is_accepted(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy())
+    claims = Claims("did:x509:0:sha256:x::subject:CN:Else", "side", 3)
+    assert await refused(load_module(gate, claims, b"package broken\n{{{", soon())) == (
+        "fragment.issuer",
+    )
+
+
+async def test_namespace_stays_and_cannot_be_taken_twice(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    extra = 'get_properties := {"allowed": true} if data.helpers.wanted\n'
+    await set_policy(policy(includes='["namespace"]', extra=extra))
+    asked = PointRequest(Point.GET_PROPERTIES, {})
+    assert await refused(gate.query(asked)) == ("policy.rule_missing",)  # type: ignore[arg-type]
+    await gate.load_fragment(envelope(LIBRARY, "side"), "", soon())
+    assert (await gate.query(asked)).point is Point.GET_PROPERTIES
+    again = gate.load_fragment(envelope(LIBRARY, "side"), "", soon())
+    assert await refused(again) == ("fragment.namespace_in_use",)
+
+
+async def test_receipts_count_once_their_ledgers_key_is_trusted(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy(receipts='["TTL:lists/main", "ledger.example", "*"]'))
+    bare = envelope(FRAGMENT, "side")
+    protected, _, payload, signature = cbor2.loads(bare).value
+    proved = cbor2.dumps(cbor2.CBORTag(18, [protected, {394: [receipt(bare)]}, payload, signature]))
+    forged = cbor2.dumps(
+        cbor2.CBORTag(18, [protected, {394: [receipt(bare, key=SIGNER_KEY)]}, payload, signature])
+    )
+    assert await refused(gate.load_fragment(proved, "", soon())) == ("fragment.receipt_missing",)
+    await gate.load_fragment(envelope(trust_list(), "lists/main"), TRUST_LIST, soon())
+    assert await refused(gate.load_fragment(forged, "", soon())) == ("fragment.receipt_missing",)
+    await gate.load_fragment(proved, "", soon())
+
+
+async def test_trust_lists_need_a_version_and_a_rule(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy())
+    codes = await refused(
+        gate.load_fragment(envelope(trust_list(), "lists/main", None), TRUST_LIST, soon())
+    )
+    assert codes == ("fragment.svn_type",)
+    codes = await refused(
+        gate.load_fragment(envelope(trust_list(), "lists/else"), TRUST_LIST, soon())
+    )
+    assert codes == ("ttl.no_match",)
+
+
+async def test_reference_information_is_kept_for_containers(
+    gate: Gate, set_policy: SetPolicy, soon: Soon
+) -> None:
+    await set_policy(policy())
+    signed = envelope(b"reference", "r")
+    await gate.load_fragment(signed, REFERENCE_INFORMATION[0], soon())
+    assert gate.reference_information() == {REFERENCE_INFORMATION[0]: signed}
