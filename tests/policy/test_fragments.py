@@ -15,8 +15,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parma_api.policy.decision import PointRequest, PolicyDenied
+from parma_api.policy.did_x509 import (
+    ChainError,
+    IssuerError,
+    check_issuer,
+    find_path,
+    load_certificates,
+)
+from parma_api.policy.envelope import EnvelopeError, open_envelope
 from parma_api.policy.fragment import Claims, load_module
 from parma_api.policy.gate import DEVICES, Gate
 from parma_api.policy.intake import REFERENCE_INFORMATION, TRUST_LIST
@@ -27,7 +37,9 @@ Soon = Callable[..., float]
 START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
 
-def certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool) -> bytes:
+def certificate(
+    name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool, days: int = 9000
+) -> bytes:
     def named(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
@@ -38,7 +50,7 @@ def certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, authority:
         .public_key(key.public_key())
         .serial_number(7)
         .not_valid_before(START)
-        .not_valid_after(START + datetime.timedelta(days=9000))
+        .not_valid_after(START + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .sign(issuer_key, hashes.SHA256())
     )
@@ -228,3 +240,103 @@ async def test_reference_information_is_kept_for_containers(
     signed = envelope(b"reference", "r")
     await gate.load_fragment(signed, REFERENCE_INFORMATION[0], soon())
     assert gate.reference_information() == {REFERENCE_INFORMATION[0]: signed}
+
+
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # cryptography warns of odd certificates, which is what these are
+@given(st.integers(0, 5000), st.binary(max_size=6), st.integers(0, 6))
+@settings(max_examples=400, deadline=None)
+def test_altered_envelopes_are_refused_and_nothing_else(
+    place: int, inserted: bytes, removed: int
+) -> None:
+    good = envelope(FRAGMENT, "side")
+    place %= len(good)
+    altered = good[:place] + inserted + good[place + removed :]
+    if altered == good:
+        return
+    with pytest.raises(EnvelopeError):
+        open_envelope(altered)
+
+
+def chain(*links: tuple[str, str, bool, int]) -> list[bytes]:
+    """Certificates of (name, issuer, authority, days), each with a key of its own, signed by its issuer's."""
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name, _, _, _ in links}
+    return [
+        certificate(name, keys[name], issuer, keys[issuer], authority=authority, days=days)
+        for name, issuer, authority, days in links
+    ]
+
+
+LEAF, MIDDLE, TOP = (
+    ("leaf", "middle", False, 100),
+    ("middle", "top", True, 200),
+    ("top", "top", True, 300),
+)
+
+
+@pytest.mark.parametrize(
+    ("links", "length"),
+    [
+        ([LEAF, MIDDLE, TOP], 3),
+        ([LEAF, ("other", "top", True, 200), MIDDLE, TOP], 3),
+        ([LEAF, MIDDLE, ("top", "top", False, 300)], 3),
+        ([LEAF, MIDDLE], 2),
+        ([LEAF, ("middle", "top", False, 200), TOP], 0),
+        ([LEAF, ("middle", "top", True, 50), TOP], 0),
+        ([LEAF, MIDDLE, ("top", "top", True, 50)], 0),
+        ([LEAF, TOP], 0),
+    ],
+)
+def test_chains(links: list[tuple[str, str, bool, int]], length: int) -> None:
+    named = {link[0] for link in links}
+    missing = [(link[1], link[1], True, 300) for link in links if link[1] not in named]
+    made = load_certificates(chain(*links, *missing)[: len(links)])
+    if length:
+        assert len(find_path(made)) == length
+    else:
+        with pytest.raises(ChainError):
+            find_path(made)
+
+
+def test_an_expired_signer_passes() -> None:
+    made = load_certificates(chain(("leaf", "top", False, 1), TOP))
+    assert len(find_path(made)) == 2
+
+
+@pytest.mark.parametrize(
+    ("conditions", "holds"),
+    [
+        ("::subject:CN:Signer", True),
+        ("::subject:CN:Sign%65r", True),
+        ("::subject:2.5.4.3:Signer", True),
+        ("::subject:CN:Signer::subject:CN:Signer", True),
+        ("", False),
+        ("::", False),
+        ("::subject:CN", False),
+        ("::subject:CN:Signer:CN:Signer", False),
+        ("::subject:O:Signer", False),
+        ("::subject:XX:Signer", False),
+        ("::subject:CN:Signer%2", False),
+        ("::subject:CN:Signer::eku:1.2.3", False),
+        ("::san:dns:signer.example", False),
+        ("::fulcio-issuer:token.example", False),
+        ("::nothing:x", False),
+    ],
+)
+def test_conditions_of_an_issuer(conditions: str, holds: bool) -> None:
+    path = load_certificates([SIGNER, ROOT])
+    issuer = f"did:x509:0:sha256:{FINGERPRINT}{conditions}"
+    if holds:
+        check_issuer(issuer, path)
+    else:
+        with pytest.raises(IssuerError):
+            check_issuer(issuer, path)
+
+
+@pytest.mark.parametrize(
+    "issuer", ["", "did:web:x::subject:CN:Signer", "did:x509:1:sha256:x::subject:CN:Signer"]
+)
+def test_other_issuers(issuer: str) -> None:
+    with pytest.raises(IssuerError):
+        check_issuer(issuer, load_certificates([SIGNER, ROOT]))

@@ -53,7 +53,7 @@ def load_certificates(encoded: Sequence[bytes]) -> list[x509.Certificate]:
         raise ChainError(f"2 to {MAX_CERTIFICATES} certificates are needed, not {len(encoded)}")
     try:
         return [x509.load_der_x509_certificate(der) for der in encoded]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ChainError("a certificate is broken") from None
 
 
