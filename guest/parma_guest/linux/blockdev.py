@@ -101,7 +101,7 @@ def _host_number(context: Any, controller: int) -> int:
     """The kernel's number of the `controller`th SCSI host; -1 if there are fewer."""
     hosts = sorted(
         int(device.sys_name.removeprefix("host"))
-        for device in context.list_devices(subsystem="scsi", DEVTYPE="scsi_host")
+        for device in context.list_devices(subsystem="scsi_host")
     )
     return hosts[controller] if controller < len(hosts) else -1
 

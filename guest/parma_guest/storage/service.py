@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -255,6 +254,8 @@ def _overlay(
 
 
 def _remove_tree(path: str) -> None:
+    import shutil  # with its compression modules too dear for the agent's start
+
     try:
         shutil.rmtree(path)
     except OSError as error:
