@@ -42,6 +42,7 @@ def server_arguments(binary: Path, bundles: Sequence[Path], socket: Path) -> lis
         "--addr", f"unix://{socket}", "--unix-socket-perm", "600",
         "--authorization", "basic",
         "--skip-version-check",
+        "--optimize-store-for-read-speed",  # candidates are read with each question, written once
         "--log-level", "error", "--log-format", "json",
         "--set", f"server.decoding.max_length={MAX_BODY}",
         "--bundle", *map(str, bundles),
