@@ -29,6 +29,8 @@ from parma_guest.linux.netlink import Route
 from parma_guest.linux.rtc import read_rtc
 from parma_guest.net.config import InterfaceRequest, RouteRequest
 from parma_guest.net.service import Network
+from parma_guest.storage.claims import Claim
+from parma_guest.storage.layers import LayerClaim
 from parma_guest.storage.service import Storage
 
 POD = "a" * 64
@@ -106,6 +108,13 @@ async def layers(storage):
     say("layer.raw_write", **attempt(lambda: write_raw(node)))
     for lun, what in ((3, "data"), (4, "superblock"), (5, "size"), (6, "tree")):
         say(f"bad.{what}", **await attempt_async(mount(storage, lun, lun)))
+    # A host that showed another superblock while the claim was read: the cut disk with the root that is allowed.
+    found = await storage.read_claim(ScsiAddress(0, 1))
+    disk = find_disk(ScsiAddress(0, 8), start + 60)
+    short = Claim(found.root_hash, found.claim.data_blocks - 8)
+    lie = LayerClaim(ScsiAddress(0, 8), disk, short)
+    say("bad.cut", **await attempt_async(storage.mount_layer(lie, layer(8))))
+    say("bad.cut.claim", **await attempt_async(mount(storage, 8, 8)))
     say("bad.data.read", **attempt(lambda: read(layer(3) + "/big")))
     say("bad.data.other", **attempt(lambda: read(layer(3) + "/hello")))
     say("corrupt", targets=storage.corrupt_layers())

@@ -40,7 +40,7 @@ class Disks:
 
 
 def make_disks(folder: Path) -> Disks:
-    """LUN 0 scratch, 1 and 2 layers, 3 to 6 layers that were tampered with, 7 a copy of 1, 10 on: many small ones."""
+    """LUN 0 scratch; 1, 2 layers; 3 to 6 and 8 tampered with; 7 a copy of 1; 10 on many small ones."""
     disks = Disks(folder)
     scratch = disks.add(0, b"")
     with scratch.open("r+b") as file:
@@ -62,6 +62,7 @@ def make_disks(folder: Path) -> Disks:
     tree = bytearray(whole)
     tree[len(base) + BLOCK] ^= 1  # in the top block: another root is claimed
     disks.add(6, bytes(tree))
+    disks.add(8, cut(whole, len(base), 8), root)
     disks.add(HOT, *with_verity(top))
     disks.add(HOT + 1, whole, root)
     for number in range(COUNT):
@@ -76,6 +77,11 @@ def tampered_data(whole: bytes) -> bytes:
     data = bytearray(whole)
     data[at] ^= 1
     return bytes(data)
+
+
+def cut(whole: bytes, size: int, blocks: int) -> bytes:
+    """The last blocks left out and the unchanged tree moved up: the root stays the same (storage.md 3)."""
+    return whole[: size - blocks * BLOCK] + whole[size:]
 
 
 def shortened(base: bytes) -> bytes:

@@ -84,6 +84,12 @@ def test_altered_verity_metadata(story: Story) -> None:
     assert "does not verify" in story.refused("bad.tree", "DataLossError")
 
 
+def test_a_cut_disk_with_the_allowed_root(story: Story) -> None:
+    message = story.refused("bad.cut", "DataLossError")
+    assert "the verified image has 1048576 bytes, not 1015808" in message
+    story.refused("bad.cut.claim", "InvalidArgumentError")
+
+
 def test_a_disk_that_never_comes(story: Story) -> None:
     assert "no disk at SCSI address 0:0:0:200" in story.refused("missing", "DeadlineExceededError")
 
