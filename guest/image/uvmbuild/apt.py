@@ -22,7 +22,9 @@ from .lock import Deb, Lock
 ARCHIVES = ("debian", "debian-security")
 _KEYRINGS = Path("/usr/share/keyrings")
 _URI = re.compile(r"(https?://[^\s\]]+?/(debian(?:-security)?))/?(?=\s|$)")
-_PRINTED = re.compile(r"^'(?P<uri>\S+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$")
+_PRINTED = re.compile(
+    r"^'(?P<uri>\S+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,13 @@ def fetch(lock: Lock, store: Path) -> None:
 def _download(debs: Iterable[Deb], bases: dict[str, str], store: Path) -> bool:
     """Fetches by apt's own downloader, which checks the hash; false if one of them failed."""
     with tempfile.TemporaryDirectory(dir=store) as work:
-        command = ["/usr/lib/apt/apt-helper", "-q", "-o", "APT::Sandbox::User=root", "download-file"]
+        command = [
+            "/usr/lib/apt/apt-helper",
+            "-q",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download-file",
+        ]
         for deb in debs:
             uri = f"{bases[deb.archive]}/{deb.path}"
             command += [uri, f"{work}/{deb.file_name}", f"SHA256:{deb.sha256}"]
@@ -180,8 +188,17 @@ def unpack(debs: Sequence[Deb], store: Path, target: Path, config: Config) -> No
             place = f"Filename: ./{deb.file_name}\nSize: {deb.size}\nSHA256: {deb.sha256}\n"
             index.append(f"{control}\n{place}")
         (repository / "Packages").write_text("\n".join(index))
-        command = ["mmdebstrap", "--quiet", "--variant=extract", "--mode=root", "--format=directory"]
-        command += [f"--architectures={config.architecture}", "--skip=check/empty,cleanup/reproducible"]
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=extract",
+            "--mode=root",
+            "--format=directory",
+        ]
+        command += [
+            f"--architectures={config.architecture}",
+            "--skip=check/empty,cleanup/reproducible",
+        ]
         command += ["--include=" + ",".join(deb.name for deb in debs), config.suite, str(target)]
         run([*command, f"deb [trusted=yes] copy:{repository} ./"])
 
@@ -195,7 +212,9 @@ def unpack_alone(debs: Sequence[Deb], store: Path, target: Path) -> None:
 def run(command: Sequence[str], *, cwd: Path | None = None) -> str:
     """Runs a tool and gives its output; BuildError carries the end of what it said on failure."""
     clean = {"PATH": environ.get("PATH", "/usr/sbin:/usr/bin"), "LC_ALL": "C.UTF-8", "HOME": "/"}
-    clean |= {k: v for k, v in environ.items() if k.lower().endswith("_proxy") or k.startswith("PIP_")}
+    clean |= {
+        k: v for k, v in environ.items() if k.lower().endswith("_proxy") or k.startswith("PIP_")
+    }
     done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])

@@ -83,8 +83,7 @@ def load(path: Path = IMAGE_DIR / "image.toml") -> Config:
         drop_api=tuple(data["agent"]["drop_api"]),
         initrd_modules=tuple(data["modules"]["initrd"]),
         variants={
-            name: _variant(name, table, data["modules"])
-            for name, table in data["variants"].items()
+            name: _variant(name, table, data["modules"]) for name, table in data["variants"].items()
         },
     )
 

@@ -14,8 +14,7 @@ def needed(data: bytes) -> list[str]:
         return []
     offset, entry_size, count = struct.unpack_from("<Q14xHH", data, 32)
     headers = [
-        struct.unpack_from("<IIQQQQQQ", data, offset + index * entry_size)
-        for index in range(count)
+        struct.unpack_from("<IIQQQQQQ", data, offset + index * entry_size) for index in range(count)
     ]
     loads = [h for h in headers if h[0] == _PT_LOAD]
     dynamic = next((h for h in headers if h[0] == _PT_DYNAMIC), None)

@@ -42,7 +42,20 @@ def archive(entries: Mapping[str, Entry]) -> bytes:
     for number, (path, entry) in enumerate(members, 1):
         name = path.encode() + b"\0"
         links = 2 if entry.mode == _DIRECTORY else 1
-        fields = (number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0)
+        fields = (
+            number,
+            entry.mode,
+            0,
+            0,
+            links,
+            0,
+            len(entry.data),
+            0,
+            0,
+            *entry.device,
+            len(name),
+            0,
+        )
         out += b"070701" + b"".join(b"%08x" % field for field in fields) + name
         out += b"\0" * (-len(out) % 4) + entry.data
         out += b"\0" * (-len(out) % 4)

@@ -14,7 +14,9 @@ from .config import BuildError
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"
-_SIGNATURE_INFO = 12  # struct module_signature, include/linux/module_signature.h; its last 4: length
+_SIGNATURE_INFO = (
+    12  # struct module_signature, include/linux/module_signature.h; its last 4: length
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,10 @@ class ModuleTree:
         for name in names:
             visit(plain_name(name))
         return [
-            Module(level, name, self._read(name) if keep_signatures else strip_signature(self._read(name)))
+            Module(
+                level,
+                name,
+                self._read(name) if keep_signatures else strip_signature(self._read(name)),
+            )
             for name, level in sorted(levels.items(), key=lambda item: (item[1], item[0]))
         ]

@@ -52,4 +52,6 @@ def compile_lock(source: Path, target: Path) -> None:
         command += ["--python-version", PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
         run([*command, "--only-binary", ":all:", str(source), "-o", str(fresh)])
         text = fresh.read_text()
-    target.write_text("# The guest's Python packages; written by `build.py --refresh-lock`.\n" + text)
+    target.write_text(
+        "# The guest's Python packages; written by `build.py --refresh-lock`.\n" + text
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from parma_api import cli
 from parma_api.status import InvalidArgumentError
 
