@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from .config import BuildError, Config
 from .lock import Deb, Lock
 
+_FOREIGN = ("LC_", "LANG", "PYTHON", "CFLAGS", "CPATH", "C_INCLUDE", "LD_", "GCC_", "SOURCE_DATE")
 ARCHIVES = ("debian", "debian-security")
 _KEYRINGS = Path("/usr/share/keyrings")
 _URI = re.compile(r"(https?://[^\s\]]+?/(debian(?:-security)?))/?(?=\s|$)")
@@ -211,10 +212,8 @@ def unpack_alone(debs: Sequence[Deb], store: Path, target: Path) -> None:
 
 def run(command: Sequence[str], *, cwd: Path | None = None) -> str:
     """Runs a tool and gives its output; BuildError carries the end of what it said on failure."""
-    clean = {"PATH": environ.get("PATH", "/usr/sbin:/usr/bin"), "LC_ALL": "C.UTF-8", "HOME": "/"}
-    clean |= {
-        k: v for k, v in environ.items() if k.lower().endswith("_proxy") or k.startswith("PIP_")
-    }
+    # Proxies and certificates are the machine's; languages, Python's and compilers' settings are not.
+    clean = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN)} | {"LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = " | ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
