@@ -1,0 +1,1 @@
+"""The guest's agent, as the shim sees it: an untrusted peer."""

@@ -1,0 +1,1 @@
+"""Standard streams between containerd's FIFOs, files and programs and the channel."""

@@ -1,0 +1,1 @@
+"""containerd's task service: states, events, statistics."""
