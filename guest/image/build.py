@@ -4,10 +4,10 @@
     build.py --variant stub|release|both [--out DIR]   prints the folder of the image
     build.py --refresh-lock                            renews debs.lock and requirements.lock
 
-An image is a folder: `image.json` says everything that a VMM needs (kernel, initrd, root disk,
-command line); nothing else need be known of it. Results are kept outside the tree, in
-`${PARMA_CACHE:-~/.cache/parma}/uvm/<variant>/<digest of the inputs>/`; `<variant>/current` is a
-symbolic link to the newest. Needs root (chroot), mmdebstrap and apt.
+An image is a folder: `image.json` (read by `parma_api.launch`), the kernel twice (vmlinux for PVH,
+bzImage for OVMF), initrd.img, root.img, and for readers root.files: the names in the root. Results
+are kept outside the tree, in `${PARMA_CACHE:-~/.cache/parma}/uvm/<variant>/<digest of inputs>/`;
+`<variant>/current` is a symbolic link to the newest. Needs root (chroot), mmdebstrap and apt.
 """
 
 # ruff: noqa: T201 (a build script talks on the terminal)
@@ -36,7 +36,9 @@ def refresh_lock() -> None:
 def build_opa() -> Path:
     """The path of the pinned OPA, built if need be."""
     command = [sys.executable, str(TREE / ".ci/opa/build.py")]
-    return Path(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    return Path(
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    )
 
 
 def read_lock(cfg: config.Config, *, unlocked: bool) -> tuple[lock.Lock, str]:
@@ -44,7 +46,10 @@ def read_lock(cfg: config.Config, *, unlocked: bool) -> tuple[lock.Lock, str]:
     if not unlocked:
         text = DEBS.read_text()
         return lock.parse(text), text
-    print("uvm: UNLOCKED BUILD: today's packages of the archive, not those of debs.lock.", file=sys.stderr)
+    print(
+        "uvm: UNLOCKED BUILD: today's packages of the archive, not those of debs.lock.",
+        file=sys.stderr,
+    )
     print("uvm: nobody can rebuild this image, and no known measurement is its.", file=sys.stderr)
     found = apt.resolve(cfg, apt.host_mirrors())
     return found, "\n".join(lock.render(found).splitlines()[3:])  # without the time of the look
@@ -52,11 +57,17 @@ def read_lock(cfg: config.Config, *, unlocked: bool) -> tuple[lock.Lock, str]:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--variant", choices=("stub", "release", "both"), default="both")
     parser.add_argument("--out", type=Path, help="copy the image here (with `both`: DIR/<variant>)")
-    parser.add_argument("--refresh-lock", action="store_true", help="renew debs.lock and requirements.lock")
-    parser.add_argument("--unlocked", action="store_true", help="use today's packages, not the lock's")
+    parser.add_argument(
+        "--refresh-lock", action="store_true", help="renew debs.lock and requirements.lock"
+    )
+    parser.add_argument(
+        "--unlocked", action="store_true", help="use today's packages, not the lock's"
+    )
     parser.add_argument("--agent-source", type=Path, help="folder with another parma_guest (tests)")
     parser.add_argument("--opa", type=Path, help="another OPA binary (tests)")
     return parser.parse_args()

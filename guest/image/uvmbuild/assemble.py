@@ -20,6 +20,13 @@ from .kernel import ModuleTree, extract_vmlinux
 from .lock import Lock
 
 FORMAT = 1
+FILE_NAMES = {
+    "vmlinux": "vmlinux",
+    "bzImage": "bzImage",
+    "initrd": "initrd.img",
+    "root": "root.img",
+}
+"""Key in image.json -> file beside it; `parma_api.launch` reads the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,9 @@ def input_digest(inputs: Inputs) -> str:
         cache.digest_files(foreign, base),
         inputs.variant.name,
         inputs.lock_digest,
-        inputs.opa.parent.name if inputs.opa.parent.name != "opa" else cache.file_digest(inputs.opa),
+        inputs.opa.parent.name
+        if inputs.opa.parent.name != "opa"
+        else cache.file_digest(inputs.opa),
     )[:32]
 
 
@@ -111,7 +120,9 @@ def _make_root(inputs: Inputs, base: Path, init: bytes, modules: ModuleTree, tar
     pause.write_bytes(init)
     pause.chmod(0o755)
     keep = variant.keep_signatures
-    in_initrd = {m.name for m in modules.closure(inputs.config.initrd_modules, keep_signatures=keep)}
+    in_initrd = {
+        m.name for m in modules.closure(inputs.config.initrd_modules, keep_signatures=keep)
+    }
     groups = {
         group: [m for m in modules.closure(names, keep_signatures=keep) if m.name not in in_initrd]
         for group, names in variant.groups.items()
@@ -127,19 +138,14 @@ def _agent_digest(tree: Path) -> str:
 
 
 def _describe(inputs: Inputs, out: Path, release: str, tree: Path, opened: verity.Verity) -> None:
-    boot = inputs.variant.boot
     files = {
-        path.name: {"sha256": cache.file_digest(path), "size": path.stat().st_size}
-        for path in sorted(out.iterdir())
-        if path.is_file()
+        key: {"sha256": cache.file_digest(out / name), "size": (out / name).stat().st_size}
+        for key, name in FILE_NAMES.items()
     }
     described = {
         "format": FORMAT,
         "variant": inputs.variant.name,
-        "kernel": boot,
         "kernel_version": release,
-        "initrd": "initrd.img",
-        "root": "root.img",
         "cmdline": f"{inputs.variant.cmdline} parma.verity={opened.parameter}",
         "verity": {"blocks": opened.blocks, "root_hash": opened.root, "salt": opened.salt},
         "files": files,
@@ -164,8 +170,7 @@ def _make_image(inputs: Inputs, out: Path, work: Path) -> None:
     init = tools.compile_init(tool_tree, IMAGE_DIR / "init")
     bzimage = (base / f"kernel/boot/vmlinuz-{release}").read_bytes()
     (out / "bzImage").write_bytes(bzimage)
-    if inputs.variant.boot == "vmlinux":
-        (out / "vmlinux").write_bytes(extract_vmlinux(bzimage))
+    (out / "vmlinux").write_bytes(extract_vmlinux(bzimage))
     keep = inputs.variant.keep_signatures
     first = modules.closure(inputs.config.initrd_modules, keep_signatures=keep)
     (out / "initrd.img").write_bytes(initrd.archive(initrd.contents(init, first)))

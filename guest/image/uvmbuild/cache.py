@@ -74,7 +74,9 @@ def point(link: Path, target: Path) -> None:
 
 def prune(folder: Path, keep: Path) -> None:
     """Removes all but the newest results; `keep` stays in any case."""
-    results = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."]
+    results = [
+        p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."
+    ]
     for path in sorted(results, key=lambda p: p.stat().st_mtime, reverse=True)[KEEP:]:
         if path != keep:
             shutil.rmtree(path)

@@ -21,7 +21,6 @@ class Variant:
     """One of the two images."""
 
     name: str
-    boot: str
     cmdline: str
     groups: dict[str, tuple[str, ...]]
     keep_signatures: bool
@@ -46,6 +45,7 @@ class Config:
     site_drop: tuple[str, ...]
     keep_dist_info: tuple[str, ...]
     drop_api: tuple[str, ...]
+    drop_bundle: tuple[str, ...]
     initrd_modules: tuple[str, ...]
     variants: dict[str, Variant]
 
@@ -54,7 +54,6 @@ def _variant(name: str, table: dict[str, Any], modules: dict[str, list[str]]) ->
     known = {**modules, **table["extra_modules"]}
     return Variant(
         name=name,
-        boot=table["boot"],
         cmdline=table["cmdline"],
         groups={group: tuple(known[group]) for group in table["modules"]},
         keep_signatures=table["signatures"],
@@ -81,6 +80,7 @@ def load(path: Path = IMAGE_DIR / "image.toml") -> Config:
         site_drop=tuple(python["drop_site"]),
         keep_dist_info=tuple(python["keep_dist_info"]),
         drop_api=tuple(data["agent"]["drop_api"]),
+        drop_bundle=tuple(data["agent"]["drop_bundle"]),
         initrd_modules=tuple(data["modules"]["initrd"]),
         variants={
             name: _variant(name, table, data["modules"]) for name, table in data["variants"].items()

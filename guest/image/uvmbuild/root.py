@@ -74,7 +74,9 @@ def _libraries(root: Path, debian: Path, config: Config) -> None:
         found.add(name)
         source = next((p for d in _LIBRARY_PLACES if (p := debian / d / name).exists()), None)
         if source is None:
-            raise BuildError(f"nothing in the Debian tree brings {name}; add its package to image.toml")
+            raise BuildError(
+                f"nothing in the Debian tree brings {name}; add its package to image.toml"
+            )
         place = "usr/lib64" if name == _LOADER else _LIBRARIES
         _copy(source.resolve(), root / place / name)
         queue += needed(source.read_bytes())
@@ -82,7 +84,17 @@ def _libraries(root: Path, debian: Path, config: Config) -> None:
 
 def compile_python(root: Path, *folders: str) -> None:
     """Byte-compiles with the guest's own interpreter; the kernel's verity vouches for freshness."""
-    command = ["chroot", str(root), "/usr/bin/python3.13", "-I", "-S", "-m", "compileall", "-q", "-j1"]
+    command = [
+        "chroot",
+        str(root),
+        "/usr/bin/python3.13",
+        "-I",
+        "-S",
+        "-m",
+        "compileall",
+        "-q",
+        "-j1",
+    ]
     run([*command, "--invalidation-mode", "unchecked-hash", *(f"/{f}" for f in folders)])
 
 
@@ -134,7 +146,9 @@ def add_agent(root: Path, variant: Variant, config: Config, source: Path | None)
     _drop(home / "parma_guest", variant.drop_guest)
     for package in ("parma_api", "parma_guest"):
         _drop(home / package, ("**/py.typed", "**/*.proto", "**/*.md"))
-    _copy(TREE / "policy_bundles", root / "usr/share/parma/bundle")
+    bundle = root / "usr/share/parma/bundle"
+    _copy(TREE / "policy_bundles", bundle)
+    _drop(bundle, config.drop_bundle)
     compile_python(root, f"{PARMA}/agent.py", f"{PARMA}/parma_api", f"{PARMA}/parma_guest")
 
 

@@ -1,0 +1,114 @@
+"""Sources of bind mounts, held so that no container can put a link in their place (policy.md 14 f).
+
+Each is opened beneath the pod's directory, through no link, and bound to a path of the agent's own; the runtime binds
+that. When the container exists it has copies of its own, and ours go. What does not exist yet becomes an empty
+directory that everybody may write to, as an emptyDir is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from errno import EINVAL, ENOENT
+
+from parma_api.ids import ContainerId, SandboxId
+from parma_api.volumes import NETWORK_FILES, pod_directory
+from parma_guest.agent.layout import Layout
+from parma_guest.linux import mount
+from parma_guest.linux.beneath import Beneath
+from parma_guest.linux.errno import KernelError, kernel_call
+
+_SHM_OPTIONS = "mode=1777,size=65536k"
+_EMPTY_DIR = 0o777
+_DEFAULTS = {"hosts": b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"}
+
+
+class Sources:
+    """See SourcesPort."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    async def pin(
+        self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """See SourcesPort."""
+        return await asyncio.to_thread(self._pin, sandbox, container, sources)
+
+    def _pin(
+        self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        if not sources:
+            return {}
+        folder = self._layout.pins(container)
+        with kernel_call("mkdir", folder):
+            os.makedirs(folder, 0o700)  # noqa: PTH103 (pathlib costs an import)
+        pins: dict[str, str] = {}
+        try:
+            with Beneath(self._layout.real(pod_directory(sandbox))) as tree:
+                for number, (source, inner) in enumerate(sources.items()):
+                    pins[source] = _bind(tree, inner, f"{folder}/{number}")
+        except BaseException:
+            self.unpin(container)
+            raise
+        return pins
+
+    def unpin(self, container: ContainerId) -> None:
+        """See SourcesPort."""
+        folder = self._layout.pins(container)
+        with suppress(FileNotFoundError), kernel_call("listdir", folder):
+            for name in os.listdir(folder):  # noqa: PTH208 (pathlib costs an import)
+                _unbind(f"{folder}/{name}")
+            os.rmdir(folder)  # noqa: PTH106 (pathlib costs an import)
+
+    def shared_memory(self, sandbox: SandboxId) -> str:
+        """See SourcesPort."""
+        path = self._layout.shm(sandbox)
+        if not os.path.ismount(path):
+            with kernel_call("mkdir", path):
+                os.makedirs(path, 0o755, exist_ok=True)  # noqa: PTH103 (pathlib costs an import)
+            quiet = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+            mount.mount("tmpfs", path, "tmpfs", quiet, _SHM_OPTIONS)
+        return path
+
+
+def _bind(tree: Beneath, inner: str, pin: str) -> str:
+    _ensure(tree, inner)
+    fd = tree.open(inner, os.O_PATH)
+    try:
+        mode = os.fstat(fd).st_mode
+        with kernel_call("make", pin):
+            if stat.S_ISDIR(mode):
+                os.mkdir(pin, 0o700)  # noqa: PTH102 (pathlib costs an import)
+            else:
+                os.close(os.open(pin, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        mount.mount(f"/proc/thread-self/fd/{fd}", pin, "", mount.MS_BIND | mount.MS_REC)
+    finally:
+        os.close(fd)
+    return pin
+
+
+def _ensure(tree: Beneath, inner: str) -> None:
+    if tree.exists(inner):
+        return
+    if inner in NETWORK_FILES.values():
+        tree.write(inner, _DEFAULTS.get(inner, b""), 0o644)
+        return
+    tree.make_parents(inner)
+    tree.mkdir(inner, _EMPTY_DIR)
+
+
+def _unbind(pin: str) -> None:
+    try:
+        mount.umount(pin, mount.MNT_DETACH)
+    except KernelError as error:
+        if error.number not in (EINVAL, ENOENT):  # made, and not bound
+            raise
+    with kernel_call("remove", pin):
+        if os.path.isdir(pin):  # noqa: PTH112 (pathlib costs an import)
+            os.rmdir(pin)  # noqa: PTH106
+        else:
+            os.unlink(pin)  # noqa: PTH108

@@ -1,0 +1,1 @@
+"""Attestation reports of this machine."""

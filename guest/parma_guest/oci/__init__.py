@@ -1,0 +1,1 @@
+"""The OCI document: read strictly, and written anew from judged values."""

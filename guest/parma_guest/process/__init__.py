@@ -1,0 +1,1 @@
+"""Processes: crun, their ends, their standard streams."""
