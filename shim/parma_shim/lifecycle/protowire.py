@@ -66,7 +66,9 @@ def number_field(number: int, value: int) -> bytes:
 
 def bytes_field(number: int, value: bytes) -> bytes:
     """A length-delimited field; nothing when empty."""
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value if value else b""
+    return (
+        _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value if value else b""
+    )
 
 
 def timestamp(nanoseconds: int) -> bytes:

@@ -50,7 +50,9 @@ def read_state(path: str) -> GroupState:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             document = json.loads(file.read(MAX_STATE))
-        numbers = {name: document[name] for name in ("shim_pid", "shim_start", "vmm_pid", "vmm_start")}
+        numbers = {
+            name: document[name] for name in ("shim_pid", "shim_start", "vmm_pid", "vmm_start")
+        }
         if not all(type(value) is int for value in numbers.values()):
             return GroupState()
         return GroupState(
