@@ -186,9 +186,10 @@ def _make_image(inputs: Inputs, out: Path, work: Path) -> None:
 
 def build(inputs: Inputs) -> Path:
     """The folder with the image, made now if these inputs were never used before."""
-    target = inputs.home / inputs.variant.name / input_digest(inputs)
-    # An image of another agent is a test's own business: `current` is the repository's.
-    link = target.parent / "current" if inputs.agent_source is None else None
+    # An image of another agent is a test's own business: `<variant>/current` is the repository's.
+    kind = inputs.variant.name + ("" if inputs.agent_source is None else "-other")
+    target = inputs.home / kind / input_digest(inputs)
+    link = target.with_name("current")
     if not (target / "image.json").exists():
         with cache.locked(inputs.home):
             if not (target / "image.json").exists():
@@ -199,7 +200,7 @@ def build(inputs: Inputs) -> Path:
                     work.mkdir()
                     _make_image(inputs, made, work)
                 cache.prune(target.parent, target)
-    if link is not None and (not link.is_symlink() or link.readlink().name != target.name):
+    if not link.is_symlink() or link.readlink().name != target.name:
         cache.point(link, target)
     return target
 
