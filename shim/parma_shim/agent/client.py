@@ -173,7 +173,7 @@ class AgentClient:
         return Exit(answer.exit_status, answer.oom_killed)
 
     async def next_event(self, after: int) -> tuple[int, str]:
-        """Number and container of the next out-of-memory event; the id is the guest's claim, and "" for other events."""
+        """Number and container of the next out-of-memory event; the id is a claim, and "" for other events."""
         answer = await _call("NextEvent", self._stub.next_event(v1.NextEventRequest(after=after)))
         if answer.sequence <= after:
             raise HostileGuestError("the guest's events do not count upwards")

@@ -55,7 +55,7 @@ class Logger:
                 if await _readable(pidfd, wait):
                     break
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222 -- WNOHANG
         finally:
             os.close(pidfd)
 

@@ -1,7 +1,7 @@
 """`delete`: removes what is left of a container, and of its group when the group's shim is dead.
 
-containerd runs it after every removal too, so most calls find nothing to do. It never harms a live pod: the VMM is killed
-only when nobody serves the socket and the shim's process is gone. Ten at once take turns at the group's lock.
+containerd runs it after every removal too, so most calls find nothing to do. It never harms a live pod: the VMM is
+killed only when nobody serves the socket and the shim's process is gone. Ten at once take turns at the group's lock.
 """
 
 from __future__ import annotations

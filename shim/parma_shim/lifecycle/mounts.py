@@ -1,4 +1,4 @@
-"""Mounts below a folder, taken away: containerd removes a bundle's whole tree, contents of forgotten mounts included."""
+"""Mounts below a folder, taken away: containerd removes a bundle's whole tree, what is mounted in it included."""
 
 from __future__ import annotations
 
