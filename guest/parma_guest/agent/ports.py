@@ -91,7 +91,7 @@ class SourcesPort(Protocol):
     async def pin(
         self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Judged source -> a path that nobody can exchange. `sources`: judged source -> path beneath the pod's directory.
+        """Judged source -> a path that nobody can exchange; `sources`: judged source -> path in the pod's directory.
 
         Raises KernelError (ELOOP: a link stands in the way), InvalidArgumentError.
         """

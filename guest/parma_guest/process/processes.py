@@ -58,7 +58,7 @@ class Processes:
     # Life
 
     def add(self, key: Key, args: tuple[str, ...], started: Started, stdio: Stdio) -> None:
-        """A process that the runtime has made; its streams are carried from now on. Raises as Table.add, KernelError."""
+        """A process that the runtime has made; its streams are carried from now on. Raises as Table.add."""
         self._table.add(key, started.pid, args)
         self._told[key] = asyncio.get_running_loop().create_future()
         self._stdio[key] = stdio

@@ -110,3 +110,24 @@ async def say_and_finish(stream: ByteStream, text: bytes) -> None:
         await stream.finish()
     except StreamClosedError:
         stream.abort()
+
+
+async def join(left: ByteStream, right: ByteStream) -> None:
+    """Carry both directions until both have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_copy(left, right))
+            group.create_task(_copy(right, left))
+    finally:
+        left.abort()
+        right.abort()
+
+
+async def _copy(source: ByteStream, target: ByteStream) -> None:
+    try:
+        while data := await source.read():
+            await target.write(data)
+        await target.finish()
+    except StreamClosedError:
+        source.abort()
+        target.abort()
