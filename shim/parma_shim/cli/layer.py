@@ -3,54 +3,122 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
+import os
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO
 
 import click
 
-from parma_api.layer.compression import open_tar
-from parma_api.layer.convert import LayerImage, convert
+from parma_api.layer import Digests, LayerImage, convert
 from parma_api.status import InvalidArgumentError
+
+_SHOW_EVERY = 0.2
+"""Seconds."""
 
 
 @click.group()
 def layer() -> None:
-    """Convert image layers and see what was converted.
+    """Convert image layers, and see what this host keeps of them.
 
     Example: parma layer convert layer.tar.gz layer.img --json
     """
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 
 
 @layer.command("convert")
 @click.argument("source", metavar="LAYER")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def convert_command(source: str, out: Path, as_json: bool) -> None:  # noqa: FBT001
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@_json
+def convert_command(*, source: str, out: Path, as_json: bool) -> None:
     """Convert LAYER (tar, tar.gz, tar.zst, or - for standard input) to the verity image OUT.
+
+    OUT is replaced when all is done. If the conversion fails, no OUT is left, an older one neither.
 
     Example: parma layer convert layer.tar.gz layer.img --json
     """
-    result = _convert(source, out)
+    if out.exists() and source != "-" and Path(source).exists() and out.samefile(source):
+        raise InvalidArgumentError(f"OUT is LAYER itself ({out}): name another file")
+    image = _run(source, out)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(result)))
+        fields = dataclasses.asdict(image)
+        del fields["diff_id"]
+        click.echo(json.dumps(fields))
     else:
-        click.echo(f"{out}: root hash {result.root_hash}, {result.file_size} bytes")
+        _show(image)
 
 
-def _convert(source: str, out: Path) -> LayerImage:
+@layer.command("hash")
+@click.argument("source", metavar="LAYER")
+@_json
+def hash_command(*, source: str, as_json: bool) -> None:
+    """Compute the root hash that a policy names for LAYER, and its diff id; nothing is written.
+
+    Example: parma layer hash layer.tar.gz
+    """
+    image = _run(source, None)
+    if as_json:
+        fields = ("root_hash", "diff_id", "data_blocks", "image_size", "file_size")
+        click.echo(json.dumps({name: getattr(image, name) for name in fields}))
+    else:
+        _show(image)
+
+
+def _show(image: LayerImage) -> None:
+    click.echo(f"root hash {image.root_hash}")
+    click.echo(f"diff id   {image.diff_id}")
+    click.echo(f"size      {image.file_size} bytes, {image.image_size} of them the file system")
+
+
+def _run(source: str, out: Path | None) -> LayerImage:
+    with _opened(source) as stream, _progress(_size(stream)) as progress:
+        return convert(stream, out, digests=Digests.ALL, progress=progress)
+
+
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[int], None]]:
+    """Shows what was read, on a terminal only, a few times a second."""
+    if not sys.stderr.isatty():
+        yield lambda _read: None
+        return
+    total = f" of {size >> 20}" if size else ""
+    last = 0.0
+
+    def show(read: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > _SHOW_EVERY:
+            last = now
+            click.echo(f"\rconverting: {read >> 20}{total} MiB", err=True, nl=False)
+
     try:
-        if source == "-":
-            return _run(cast("io.BufferedReader", sys.stdin.buffer), out)
-        with Path(source).open("rb") as stream:
-            return _run(stream, out)
+        yield show
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    """The layer's bytes, unbuffered: the converter reads large pieces."""
+    if source == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(source).open("rb", buffering=0)  # noqa: SIM115 - closed below
     except OSError as error:
-        raise InvalidArgumentError(
-            f"{error.filename or source}: {error.strerror}; nothing was written"
-        ) from error
+        raise InvalidArgumentError(f"{source} cannot be opened: {error.strerror}") from error
+    with stream:
+        yield stream
 
 
-def _run(stream: io.BufferedReader, out: Path) -> LayerImage:
-    return convert(open_tar(stream), out)
+def _size(stream: BinaryIO) -> int:
+    """Bytes, as far as one can know: a pipe has none."""
+    try:
+        return os.fstat(stream.fileno()).st_size
+    except OSError:
+        return 0
