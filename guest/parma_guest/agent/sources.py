@@ -59,7 +59,7 @@ class Sources:
     def unpin(self, container: ContainerId) -> None:
         """See SourcesPort."""
         folder = self._layout.pins(container)
-        with suppress(FileNotFoundError), kernel_call("listdir", folder):
+        with kernel_call("listdir", folder), suppress(FileNotFoundError):
             for name in os.listdir(folder):  # noqa: PTH208 (pathlib costs an import)
                 _unbind(f"{folder}/{name}")
             os.rmdir(folder)  # noqa: PTH106 (pathlib costs an import)

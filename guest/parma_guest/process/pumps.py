@@ -22,6 +22,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._patience: float | None = None
         self._waiting: asyncio.Future[bool] | None = None
+        self._closed = False
         os.set_blocking(fd, False)
 
     def process_ended(self) -> None:
@@ -58,8 +59,10 @@ class Outlet:
             self._loop.remove_reader(self._fd)
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._fd)
+        """Close the descriptor; nobody reads meanwhile. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._fd)
 
 
 def _ready(future: asyncio.Future[bool]) -> None:
@@ -75,23 +78,19 @@ def _give_up(future: asyncio.Future[bool]) -> None:
 async def carry_out(outlet: Outlet, stream: ByteStream, done: Callable[[], None]) -> None:
     """Process to channel; `done` when everything is on its way. Then empties the pipe, so that nobody blocks on it."""
     try:
-        try:
-            while data := await outlet.read():
-                await stream.write(data)
-            await stream.finish()
-        except StreamClosedError:
-            stream.abort()  # nobody reads: the process must not block
-        done()
-        outlet.wait_for_ever()
-        while await outlet.read():
-            continue
-    finally:
-        outlet.close()
+        while data := await outlet.read():
+            await stream.write(data)
+        await stream.finish()
+    except StreamClosedError:
+        stream.abort()  # nobody reads: the process must not block
+    done()
+    outlet.wait_for_ever()
+    while await outlet.read():
+        continue
 
 
-async def carry_in(stream: ByteStream, fd: int) -> None:
-    """Channel to process, until the host's half close, which closes the pipe. Owns `fd`."""
-    target = FdStream(fd, fd)
+async def carry_in(stream: ByteStream, target: FdStream) -> None:
+    """Channel to process, until the host's half close, which closes the pipe."""
     try:
         while data := await stream.read():
             await target.write(data)
@@ -99,7 +98,6 @@ async def carry_in(stream: ByteStream, fd: int) -> None:
         await stream.finish()
     except StreamClosedError:
         stream.abort()  # the process does not read any more, or the host has gone
-    finally:
         target.abort()
 
 

@@ -151,7 +151,7 @@ class Crun:
         await self._call(container, ["delete", "--force", container], deadline)
         await asyncio.to_thread(self.cgroup(container).remove)
         folder = self._folder(container)
-        with suppress(FileNotFoundError), kernel_call("remove", folder):
+        with kernel_call("remove", folder), suppress(FileNotFoundError):
             for name in os.listdir(folder):  # noqa: PTH208 (pathlib costs an import)
                 _remove(f"{folder}/{name}")
             os.rmdir(folder)  # noqa: PTH106 (pathlib costs an import)
@@ -289,5 +289,5 @@ def _write(path: str, document: Mapping[str, object]) -> None:
 
 
 def _remove(path: str) -> None:
-    with suppress(FileNotFoundError), kernel_call("unlink", path):
+    with kernel_call("unlink", path), suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108 (pathlib costs an import)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import os
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from parma_api.channel.stream import ByteStream
+from parma_api.channel.stream import ByteStream, FdStream
 from parma_api.status import InvalidArgumentError
 from parma_guest.linux.errno import kernel_call
 from parma_guest.process.background import Background
@@ -78,7 +79,7 @@ class Stdio:
         self._child: list[int] = []
         self._streams: list[ByteStream] = []
         self._outputs: list[tuple[Outlet, ByteStream]] = []
-        self._input: tuple[ByteStream, int] | None = None
+        self._input: tuple[ByteStream, FdStream] | None = None
         self._pumps: list[asyncio.Task[None]] = []
         self._under_way = 0
         self._drained = asyncio.Event()
@@ -136,7 +137,7 @@ class Stdio:
             return null
         theirs, ours = self._pipe()
         self._child.append(theirs)
-        self._input = (stream, ours)
+        self._input = (stream, FdStream(ours, ours))
         return theirs
 
     def _pipe_out(self, stream_id: int, null: int) -> int:
@@ -168,7 +169,8 @@ class Stdio:
         if stdout is not None:
             self._outputs.append((Outlet(os.dup(master)), stdout))
         if stdin is not None:
-            self._input = (stdin, os.dup(master))
+            end = os.dup(master)
+            self._input = (stdin, FdStream(end, end))
 
     def child_started(self) -> None:
         """The child has its own copies: close ours, and start carrying."""
@@ -176,10 +178,16 @@ class Stdio:
         for outlet, stream in self._outputs:
             self._under_way += 1
             self._drained.clear()
-            work = carry_out(outlet, stream, self._one_done)
-            self._pumps.append(self._background.spawn(work, "stdout"))
+            self._pump(carry_out(outlet, stream, self._one_done), "stdout", outlet.close)
         if self._input is not None:
-            self._pumps.append(self._background.spawn(carry_in(*self._input), "stdin"))
+            stream, target = self._input
+            self._pump(carry_in(stream, target), "stdin", target.abort)
+
+    def _pump(self, work: Coroutine[Any, Any, None], name: str, close: Callable[[], None]) -> None:
+        """`close` not inside the task: one that is cancelled before its first step never gets there."""
+        task = self._background.spawn(work, name)
+        task.add_done_callback(lambda _: close())
+        self._pumps.append(task)
 
     def _one_done(self) -> None:
         self._under_way -= 1
@@ -213,7 +221,7 @@ class Stdio:
             for outlet, _ in self._outputs:
                 outlet.close()
             if self._input is not None:
-                os.close(self._input[1])
+                self._input[1].abort()
         for pump in self._pumps:
             pump.cancel()
         for stream in self._streams:
