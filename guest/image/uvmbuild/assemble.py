@@ -131,6 +131,8 @@ def _make_root(inputs: Inputs, base: Path, init: bytes, modules: ModuleTree, tar
     root.add_agent(target, variant, inputs.config, inputs.agent_source)
     root.add_prefetch(target)
     root.normalise(target)
+    (target / "tmp").chmod(0o1777)
+    (target / "root").chmod(0o700)
 
 
 def _agent_digest(tree: Path) -> str:
@@ -199,6 +201,7 @@ def build(inputs: Inputs) -> Path:
                     work = made.parent / "work"
                     work.mkdir()
                     _make_image(inputs, made, work)
+                    root.normalise(made)
                 cache.prune(target.parent, target)
     if not link.is_symlink() or link.readlink().name != target.name:
         cache.point(link, target)

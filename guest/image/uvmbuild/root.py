@@ -84,17 +84,9 @@ def _libraries(root: Path, debian: Path, config: Config) -> None:
 
 def compile_python(root: Path, *folders: str) -> None:
     """Byte-compiles with the guest's own interpreter; the kernel's verity vouches for freshness."""
-    command = [
-        "chroot",
-        str(root),
-        "/usr/bin/python3.13",
-        "-I",
-        "-S",
-        "-m",
-        "compileall",
-        "-q",
-        "-j1",
-    ]
+    python = ["chroot", str(root), "/usr/bin/python3.13", "-I", "-S"]
+    # -B and -f: what compileall itself imports would be left with time stamps, and then be skipped.
+    command = [*python, "-B", "-m", "compileall", "-q", "-f", "-j1"]
     run([*command, "--invalidation-mode", "unchecked-hash", *(f"/{f}" for f in folders)])
 
 
@@ -180,12 +172,9 @@ def add_prefetch(root: Path) -> None:
     (root / "etc/prefetch").write_text(text)
 
 
-def normalise(root: Path) -> None:
-    """Sets every mode to one of three: what a checkout's umask left must not enter the image."""
-    for path in root.rglob("*"):
-        if path.is_symlink():
-            continue
-        runs = path.is_dir() or path.stat().st_mode & 0o100
-        path.chmod(0o755 if runs else 0o644)
-    (root / "tmp").chmod(0o1777)
-    (root / "root").chmod(0o700)
+def normalise(tree: Path) -> None:
+    """Sets modes to 755 or 644: what a umask left must not enter an image, nor keep readers out."""
+    for path in [tree, *tree.rglob("*")]:
+        if not path.is_symlink():
+            runs = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if runs else 0o644)
