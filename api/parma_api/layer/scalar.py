@@ -6,6 +6,7 @@ checked by hand. Sources: POSIX pax (ustar and extended header formats), GNU tar
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from parma_api.layer.errors import TarHeaderError
@@ -60,8 +61,12 @@ def octal(field: bytes) -> int:
     return int(digits, 8) if digits else 0
 
 
+@functools.lru_cache(maxsize=4096)
 def number(field: bytes) -> int:
-    """An octal field, or a base-256 one, which the top bit of its first byte tells. Raises TarHeaderError."""
+    """An octal field, or a base-256 one, which the top bit of its first byte tells. Raises TarHeaderError.
+
+    Modes, owners and zeros repeat from header to header, so the last values are kept.
+    """
     if field[0] < 0x80:
         return octal(field)
     if negative := field[0] & 0x40:

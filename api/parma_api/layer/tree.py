@@ -79,7 +79,7 @@ class Tree:
     def create(self, path: Path, wanted: Inode, attributes: Mapping[bytes, bytes]) -> bytes | None:
         """Makes `path` what `wanted` says, in the inode that has the name or in a new one.
 
-        `wanted` gives mode, owner, times, size and body; the rest is found here. The data of a file, or of a link whose
+        `wanted` gives mode, owner, times, size and body, and is completed here. The data of a file, or of a link whose
         target does not fit the body, must be appended to the image right after this, and behind it the result, if any:
         the leaf of the map of a large file.
         """
@@ -87,11 +87,11 @@ class Tree:
         self._check_type(existing, wanted, path)
         if existing is not None and (wanted.is_directory or self.table.links(existing) < 2):
             return self._reuse(existing, wanted, attributes, path)
-        inode = dataclasses.replace(wanted, links=2 if wanted.is_directory else 1)
+        wanted.links = 2 if wanted.is_directory else 1
         if existing is None and wanted.is_directory and self.table.links(parent) >= MAX_LINKS:
             raise _too_many(path)
-        leaf = self._complete(inode, attributes, path)
-        self._add(parent, name, inode)
+        leaf = self._complete(wanted, attributes, path)
+        self._add(parent, name, wanted)
         if existing is not None:
             self.table.add_links(existing, -1)
         return leaf
@@ -145,11 +145,9 @@ class Tree:
             raise errors.OverwriteError(
                 f"{_shown(path)} is there already and has data: an image cannot hold it twice"
             )
-        inode = dataclasses.replace(
-            wanted, links=old.links, blocks=old.blocks, xattr_block=old.xattr_block
-        )
-        leaf = self._complete(inode, {**xattr.read_area(old.xattr_area), **attributes}, path)
-        self.table.store(number, inode)
+        wanted.links, wanted.blocks, wanted.xattr_block = old.links, old.blocks, old.xattr_block
+        leaf = self._complete(wanted, {**xattr.read_area(old.xattr_area), **attributes}, path)
+        self.table.store(number, wanted)
         return leaf
 
     def _add(self, parent: int, name: bytes, inode: Inode) -> int:
