@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import lzma
 import os
 import struct
@@ -242,3 +244,39 @@ def test_a_result_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     left = {path.name for path in target.parent.iterdir()}
     assert {"one", "current"} < left
     assert len(left) <= cache.KEEP + 2
+
+
+def store_of(folder: Path, archive: str, data: bytes) -> lock.Deb:
+    """A package in an archive on disk, and its line of the lock."""
+    path = folder / archive / DEB.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return dataclasses.replace(DEB, sha256=digest, size=len(data))
+
+
+def test_packages_come_from_the_mirror_and_else_from_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb = store_of(tmp_path / "mirror", "debian", b"a package")
+    moved = store_of(tmp_path / "service/archive", "debian/20260101T000000Z", b"an old one")
+    monkeypatch.setenv("PARMA_DEB_MIRROR", f"copy:{tmp_path}/mirror")
+    locked = lock.Lock("20260101T000000Z", (deb, dataclasses.replace(moved, name="old")))
+    with pytest.raises(config.BuildError, match=r"1 locked packages .*old 1:1\.21.*SNAPSHOT"):
+        apt.fetch(locked, tmp_path / "store")
+    assert (tmp_path / "store" / deb.file_name).read_bytes() == b"a package"
+    monkeypatch.setenv("PARMA_DEB_SNAPSHOT", f"copy:{tmp_path}/service/")
+    apt.fetch(locked, tmp_path / "store")
+    assert (tmp_path / "store" / moved.file_name).read_bytes() == b"an old one"
+
+
+def test_another_package_under_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deb = store_of(tmp_path / "mirror", "debian", b"a package")
+    (tmp_path / "mirror/debian" / deb.path).write_bytes(b"b package")
+    monkeypatch.setenv("PARMA_DEB_MIRROR", f"copy:{tmp_path}/mirror")
+    monkeypatch.delenv("PARMA_DEB_SNAPSHOT", raising=False)
+    with pytest.raises(config.BuildError, match="could not be had"):
+        apt.fetch(lock.Lock("20260101T000000Z", (deb,)), tmp_path / "store")
+    assert list((tmp_path / "store").glob("*.deb")) == []
