@@ -54,6 +54,8 @@ class Config:
     """Seconds until the agent's first answer; under TCG on a busy machine it takes tens of them."""
     uid_base: int = UID_BASE
     layer_cache_mib: int = 20480
+    scratch_mib: int = 8192
+    """Size of a pod's scratch disk; the file is sparse."""
     default_policy: Path | None = None
     certificates: Path | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -157,6 +159,7 @@ _READERS: Mapping[str, Callable[[object, Path], object]] = {
     "boot_deadline": _number(1, 3600),
     "uid_base": _number(1, MAX_UID_BASE),
     "layer_cache_mib": _number(64, 1 << 30),
+    "scratch_mib": _number(64, 1 << 24),
     "default_policy": _path,
     "certificates": _path,
 }

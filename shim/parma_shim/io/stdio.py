@@ -95,12 +95,12 @@ class ProcessStdio:
         if self._stdin is not None:
             self._stdin.release_writer()
 
-    async def drain(self, seconds: float) -> None:
-        """Waits until all output has arrived, `seconds` at most, and closes the client's ends. Idempotent."""
+    async def drain(self, seconds: float | None) -> None:
+        """Waits until all output has arrived, `seconds` at most if given, and closes the client's ends. Idempotent."""
         if self._outputs:
             _, late = await asyncio.wait(self._outputs, timeout=seconds)
             if late:
-                log.warning("output was not drained within %g s: the rest is dropped", seconds)
+                log.warning("output was not drained in time: the rest is dropped")
         await self._stop()
         for output in (self._stdout, self._stderr):
             if output is not None:

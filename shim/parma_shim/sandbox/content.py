@@ -19,8 +19,8 @@ MAX_FILE = 4 << 20
 MAX_TOTAL = 64 << 20
 MAX_ENTRIES = 4096
 MAX_DEPTH = 32
-MESSAGE = 1 << 20
-"""Bytes of content in one message; the codec takes four times that."""
+MESSAGE = 3 << 20
+"""Bytes of content in one message; the codec takes 4 MiB in all."""
 MOUNTS = "sandboxMounts"
 
 

@@ -106,7 +106,7 @@ def _volume(mount: Object, destination: str, source: str) -> HostVolume:
     propagation = _PROPAGATION.intersection(texts(mount, "options"))
     if propagation:
         raise RefusedError(
-            f"{where}: mountPropagation ({sorted(propagation)[0]}) needs the host's own mounts, "
+            f"{where}: mountPropagation ({min(propagation)}) needs the host's own mounts, "
             "which a utility VM does not see"
         )
     volume = volume_of(source)

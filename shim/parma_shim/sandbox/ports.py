@@ -21,7 +21,8 @@ T = TypeVar("T")
 class Machine(Protocol):
     """`parma_shim.vmm.machine.Machine`."""
 
-    channel: ByteStream
+    @property
+    def channel(self) -> ByteStream: ...
 
     @property
     def pid(self) -> int: ...
@@ -79,9 +80,13 @@ class Launch:
 class RunningMachine(Protocol):
     """A machine and what was made around it."""
 
-    machine: Machine
-    cgroups: tuple[Path, ...]
-    """Those that were made for it, outermost first."""
+    @property
+    def machine(self) -> Machine: ...
+
+    @property
+    def cgroups(self) -> tuple[Path, ...]:
+        """Those that were made for it, outermost first."""
+        ...
 
     async def close(self) -> None:
         """Stops the machine and takes the rest away. Idempotent, bounded in time, raises nothing."""

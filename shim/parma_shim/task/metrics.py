@@ -6,6 +6,8 @@ ours. The bounds are generous: they keep absurd values out of the node's account
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import betterproto
 from betterproto.lib.google.protobuf import Any
 
@@ -57,10 +59,11 @@ def _check(message: betterproto.Message, most: int) -> None:
 
 
 def _fields(message: betterproto.Message) -> dict[str, int]:
-    return {name: getattr(message, name) for name in message._betterproto.sorted_field_names}  # noqa: SLF001
+    names = message.__dataclass_fields__  # type: ignore[attr-defined]
+    return {name: getattr(message, name) for name in names}
 
 
-T = betterproto.T
+T = TypeVar("T", bound=betterproto.Message)
 
 
 def _copied(source: betterproto.Message, target: T) -> T:

@@ -1,0 +1,183 @@
+"""Bringing a pod up: network, machine, first answer, policy, settings, scratch, files; each step undone on failure.
+
+A machine that ends before the agent's first answer is started once more, counted and reported (reference/boot.md 9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from parma_api import volumes
+from parma_api.channel.mux import Mux
+from parma_api.channel.session import Side
+from parma_api.channel.stream import StreamClosedError
+from parma_api.gen.parma.agent import v1
+from parma_api.status import ApiError, Code
+from parma_shim.agent.client import AgentClient, GuestFacts
+from parma_shim.podconfig import PodConfig, RuntimeOptions, unknown_annotations
+from parma_shim.sandbox.layers import message
+from parma_shim.sandbox.plan import SandboxPlan
+from parma_shim.sandbox.ports import Launch, Machine, Network, Ports, RunningMachine
+from parma_shim.sandbox.volumes import PodVolumes
+from parma_shim.vmm.disks import DiskAccess
+
+log = logging.getLogger(__name__)
+
+BOOT_ATTEMPTS = 2
+UNPLUG_DEADLINE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The way to a running agent."""
+
+    running: RunningMachine
+    mux: Mux
+    moving: asyncio.Task[None]
+    """The multiplexer at work; it ends with the channel."""
+    agent: AgentClient
+    facts: GuestFacts
+
+    @property
+    def machine(self) -> Machine:
+        return self.running.machine
+
+    async def close(self) -> None:
+        """Ends the VM and everything about it. Idempotent, bounded in time."""
+        await self.running.close()
+        await _close_channel(self.mux, self.moving, self.agent)
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A pod that is ready for containers, and what undoes it."""
+
+    link: Link
+    network: Network | None
+    volumes: PodVolumes
+    undo: contextlib.AsyncExitStack
+
+
+async def boot(
+    ports: Ports,
+    plan: SandboxPlan,
+    options: RuntimeOptions,
+    run_dir: Path,
+    launched: Callable[[RunningMachine], None],
+) -> Booted:
+    """Raises ApiError; then nothing is left. `launched` is told of every machine as soon as it exists."""
+    config = ports.pod_config(dict(plan.annotations), options)
+    for name in unknown_annotations(plan.annotations):
+        log.warning("annotation %s means nothing: mistyped?", name)
+    async with contextlib.AsyncExitStack() as undo:
+        network = None
+        if plan.netns is not None:
+            network = await ports.plug(plan.netns)
+            undo.push_async_callback(_unplug, network)
+        scratch = ports.scratch()
+        undo.callback(os.close, scratch)
+        link = await _start(ports, Launch(config, network, plan.cgroups_path, run_dir), launched)
+        undo.push_async_callback(link.close)
+        files = PodVolumes(link.agent)
+        await _set_up(link, ports, plan, config, network)
+        address = await link.machine.attach_disk(scratch, access=DiskAccess.READ_WRITE)
+        await link.agent.mount_scratch(message(address), volumes.pod_directory(plan.sandbox_id))
+        await files.send_defaults(plan.hostname)
+        await files.send_network_files(plan.network_files)
+        return Booted(link, network, files, undo.pop_all())
+
+
+async def _start(ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None]) -> Link:
+    attempt = 1
+    while True:
+        try:
+            return await _start_once(ports, launch, launched)
+        except ApiError as error:
+            if attempt == BOOT_ATTEMPTS or error.code is not Code.UNAVAILABLE:
+                raise
+            log.error("boot %d of %d failed: %s", attempt, BOOT_ATTEMPTS, error.message)
+            attempt += 1
+
+
+async def _start_once(
+    ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None]
+) -> Link:
+    running = await ports.launch(launch)
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(running.close)
+        launched(running)
+        mux = Mux(running.machine.channel, side=Side.HOST)
+        moving = asyncio.create_task(mux.run(), name="channel")
+        agent = AgentClient(mux.control)
+        undo.push_async_callback(_close_channel, mux, moving, agent)
+        facts = await running.machine.until_answer(agent.health(), ports.boot_deadline)
+        log.info("agent %s (%s) answers, kernel %s", facts.version, facts.variant, facts.kernel)
+        undo.pop_all()
+    return Link(running, mux, moving, agent, facts)
+
+
+async def _set_up(
+    link: Link, ports: Ports, plan: SandboxPlan, config: PodConfig, network: Network | None
+) -> None:
+    """Policy first: before it the guest refuses everything."""
+    policy = config.policy.text
+    digest = hashlib.sha256(policy).hexdigest()
+    log.info("policy %s from %s", digest, config.policy.source)
+    certificates = await asyncio.to_thread(ports.certificates)
+    await link.agent.set_policy(policy, certificates, b"", digest)
+    for envelope in config.fragments:
+        await link.agent.load_fragment(envelope)
+    await link.agent.setup_sandbox(_setup_request(plan, network))
+
+
+def _setup_request(plan: SandboxPlan, network: Network | None) -> v1.SetupSandboxRequest:
+    request = v1.SetupSandboxRequest(
+        sandbox_id=plan.sandbox_id,
+        hostname=plan.hostname,
+        sysctls=[v1.Sysctl(name=name, value=value) for name, value in plan.sysctls],
+    )
+    interface = network.interface if network is not None else None
+    if interface is not None:
+        request.interfaces = [
+            v1.Interface(
+                mac=interface.mac,
+                name=interface.name,
+                mtu=interface.mtu,
+                addresses=list(interface.addresses),
+            )
+        ]
+        request.routes = [
+            v1.Route(
+                destination=route.destination,
+                gateway=route.gateway,
+                source=route.source,
+                metric=route.metric,
+            )
+            for route in interface.routes
+        ]
+    return request
+
+
+async def _close_channel(mux: Mux, moving: asyncio.Task[None], agent: AgentClient) -> None:
+    mux.abort()
+    moving.cancel()
+    await asyncio.wait((moving,))
+    if not moving.cancelled() and (error := moving.exception()) is not None:
+        log.warning("the channel ended: %s", error)
+    with contextlib.suppress(StreamClosedError):
+        await agent.close()
+
+
+async def _unplug(network: Network) -> None:
+    try:
+        async with asyncio.timeout(UNPLUG_DEADLINE):
+            await network.unplug()
+    except (ApiError, OSError, TimeoutError) as error:
+        log.warning("the pod's network is not unplugged: %s", error)
