@@ -114,7 +114,7 @@ process.noNewPrivileges judged create_container, exec_in_container
 process.rlimits constant RLIMIT_NOFILE 1048576, everything else the kernel's default
 process.apparmorProfile constant none: the guest's kernel has no AppArmor
 process.selinuxLabel constant none: the guest's kernel has no SELinux
-process.oomScoreAdj constant 0
+process.oomScoreAdj constant 0: no container is spared more than another
 process.scheduler refused the guest's scheduler is nobody's to set
 process.ioPriority refused the guest's scheduler is nobody's to set
 process.execCPUAffinity refused the guest's scheduler is nobody's to set
