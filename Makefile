@@ -10,15 +10,11 @@ help: ## this text
 env: ## installs what is missing; leaves .venv/bin/parma
 	@.ci/env
 
-env-host: ## the same as env
+env-host: ## the same without the UVM images
 	@.ci/env host
 
-# tests/vm needs a UVM image in $$PARMA_UVM: until guest/image/build.py exists nothing here can make one.
-test: env ## every test but tests/vm (no UVM image can be built yet); ends with pytest's summary
-	@$(PYTEST) --ignore=tests/vm
-
-test-vm: env ## storage and network of the guest in a real VM; needs a UVM image in $$PARMA_UVM
-	@$(PYTEST) tests/vm
+test: env ## every test, with real VMs; ends with pytest's summary
+	@$(PYTEST)
 
 test-fast: env-host ## no VM, no containerd, under two minutes
 	@$(PYTEST) -m "not vm and not containerd and not slow"
@@ -34,6 +30,9 @@ lint: env-host ## format, lint, types, import contracts, generated code, Rego
 proto: env-host ## regenerates api/parma_api/gen from the protos
 	@$(PY) -m parma_api.proto.generate
 
+uvm: env-host ## both utility VM images, release and stub; prints their folders
+	@$(PY) guest/image/build.py --variant both
+
 bench: env ## measures the cost of a decision
 	@cd tests/bench && ../../$(PY) bench_policy.py
 
@@ -46,4 +45,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host test test-vm test-fast lint proto bench requirements clean
+.PHONY: help env env-host uvm test test-fast lint proto bench requirements clean
