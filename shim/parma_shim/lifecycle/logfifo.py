@@ -1,7 +1,7 @@
 """Log lines into the bundle's `log` FIFO, which containerd copies to its own log.
 
-While containerd is down nobody reads it: a line that does not fit at once is dropped, and the FIFO is opened anew with a
-later one. Each line is one write of at most 4096 bytes (PIPE_BUF), so lines do not mix.
+While containerd is down nobody reads it: a line that does not fit at once is dropped, and the FIFO is opened anew with
+a later one. Each line is one write of at most 4096 bytes (PIPE_BUF), so lines do not mix.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _inherited() -> socket.socket:
         listener = socket.socket(fileno=LISTEN_FD)
     except OSError as error:
         raise UsageError("serve is run by `start`, which hands it a listening socket") from error
-    os.set_inheritable(LISTEN_FD, False)
+    os.set_inheritable(LISTEN_FD, False)  # noqa: FBT003 -- the os module's signature
     return listener
 
 

@@ -102,7 +102,7 @@ async def _start(ports: Ports, launch: Launch, launched: Callable[[RunningMachin
         except ApiError as error:
             if attempt == BOOT_ATTEMPTS or error.code is not Code.UNAVAILABLE:
                 raise
-            log.error("boot %d of %d failed: %s", attempt, BOOT_ATTEMPTS, error.message)
+            log.warning("boot %d of %d failed: %s", attempt, BOOT_ATTEMPTS, error.message)
             attempt += 1
 
 

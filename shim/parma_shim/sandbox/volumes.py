@@ -106,7 +106,7 @@ class PodVolumes:
     async def _put(self, entries: Sequence[FileEntry]) -> None:
         """A folder that fits into one message replaces what was there; a larger one only adds."""
         batches = list(messages(entries))
-        whole = len(batches) == 1 and entries[0].kind is FileEntryKind.DIRECTORY
+        whole = len(batches) == 1 and entries[0].kind is FileEntryKind.KIND_DIRECTORY
         replace = entries[0].path if whole and len(entries) > 1 else ""
         for batch in batches:
             await self._agent.put_files(_beneath(batch, replace), replace)
@@ -124,4 +124,4 @@ def _empty(volume: HostVolume, path: str) -> FileEntry:
 
 
 def _plain(path: str, content: bytes, mode: int = 0o644) -> FileEntry:
-    return FileEntry(path=path, kind=FileEntryKind.FILE, mode=mode, content=content)
+    return FileEntry(path=path, kind=FileEntryKind.KIND_FILE, mode=mode, content=content)

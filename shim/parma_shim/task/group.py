@@ -125,10 +125,12 @@ class Group:
         stdio = await ProcessStdio.open(task.init.paths, self._identity(task.id))
         undo.push_async_callback(stdio.close)
         finding = asyncio.ensure_future(self._ports.layers(task.id))
-        undo.push_async_callback(_drop_layers, finding)
-        pod = await self._ensure_pod(document, task.id, options, undo)
-        layers = await finding
-        streams = stdio.connect(pod.channel)
+        async with contextlib.AsyncExitStack() as unclaimed:
+            unclaimed.push_async_callback(_drop_layers, finding)
+            pod = await self._ensure_pod(document, task.id, options, undo)
+            layers = await finding
+            streams = stdio.connect(pod.channel)
+            unclaimed.pop_all()  # `create` takes them over
         task.guest = await pod.create(plan, layers, streams)
         task.init.stdio = stdio
         stdio.relay()
