@@ -52,13 +52,14 @@ class LayerImage:
     """What came out. Sizes in bytes: `image_*` the ext4 part, `file_*` the whole with its verity tree."""
 
     root_hash: RootHash
-    diff_id: DiffId
     data_blocks: int
     image_size: int
+    image_sha256: str | None
+    """None, as `file_sha256`, unless Digests.ALL was asked for and there is a file."""
     file_size: int
-    image_sha256: str | None = None
-    file_sha256: str | None = None
-    """Both are None unless Digests.ALL was asked for and there is a file."""
+    file_sha256: str | None
+    diff_id: DiffId
+    """Of the tar that was converted."""
 
 
 def convert(
@@ -115,8 +116,8 @@ def _convert(
         image_size = blocks * BLOCK_SIZE
         file_size = image_size + (1 + tree_blocks(blocks)) * BLOCK_SIZE
         output.finish(file_size)
-        hashes = readable.digests([image_size, file_size]) if readable else (None, None)
-        return LayerImage(root, ahead.diff_id, blocks, image_size, file_size, *hashes)
+        part, whole = readable.digests([image_size, file_size]) if readable else (None, None)
+        return LayerImage(root, blocks, image_size, part, file_size, whole, ahead.diff_id)
 
 
 def _write_tree(output: Output, tree: VerityTree) -> None:

@@ -48,6 +48,11 @@ def tree_blocks(data_blocks: int) -> int:
     return total
 
 
+def root_of(top: bytes) -> RootHash:
+    """The root hash over the tree's top block."""
+    return RootHash(hashlib.sha256(SALT + top).hexdigest())
+
+
 class VerityTree:
     """Hashes an image's blocks in order as they come; single blocks can be replaced until `finish`.
 

@@ -9,13 +9,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from parma_api.layer import Digests, LayerImage, convert
 from parma_api.status import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from parma_shim.layers.cache import LayerCache
 
 _SHOW_EVERY = 0.2
 """Seconds."""
@@ -68,6 +72,46 @@ def hash_command(*, source: str, as_json: bool) -> None:
         click.echo(json.dumps({name: getattr(image, name) for name in fields}))
     else:
         _show(image)
+
+
+@layer.command("ls")
+@_json
+def list_command(*, as_json: bool) -> None:
+    """List the converted layers that this host keeps, the last used last.
+
+    Example: parma layer ls --json
+    """
+    entries = _cache().entries()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in entries]))
+        return
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.last_used, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        state = "in use" if entry.in_use else ""
+        click.echo(f"{entry.diff_id}  {entry.size >> 20:6} MiB  {used}  {state}".rstrip())
+
+
+@layer.command("prune")
+@click.option(
+    "--keep-mib", type=click.IntRange(0), default=0, show_default=True, help="How much may stay."
+)
+@_json
+def prune_command(*, keep_mib: int, as_json: bool) -> None:
+    """Remove converted layers that no pod uses, the longest unused first.
+
+    Example: parma layer prune --keep-mib 4096
+    """
+    freed = _cache().prune(keep_mib << 20)
+    click.echo(json.dumps({"freed": freed}) if as_json else f"{freed >> 20} MiB freed")
+
+
+def _cache() -> LayerCache:
+    """This host's cache."""
+    from parma_shim.config import load_config
+    from parma_shim.layers.cache import LayerCache
+
+    config = load_config(os.environ)
+    return LayerCache(config.lib_dir / "layers", config.layer_cache_mib << 20)
 
 
 def _show(image: LayerImage) -> None:

@@ -1,0 +1,1 @@
+"""Layers on the host: converted once, kept, handed out as open files."""
