@@ -99,7 +99,7 @@ class Pod:
             except TimeoutError:
                 failure = "no answer"
             except OSError as error:
-                failure = error.strerror or failure
+                failure = os.strerror(error.errno or 0)
             finally:
                 sock.close()
         raise UnavailableError(f"port {port} of the pod's loopback: {failure}")

@@ -15,6 +15,7 @@ from contextlib import suppress
 from errno import EINVAL, ENOENT
 
 from parma_api.ids import ContainerId, SandboxId
+from parma_api.status import InvalidArgumentError
 from parma_api.volumes import NETWORK_FILES, pod_directory
 from parma_guest.agent.layout import Layout
 from parma_guest.linux import mount
@@ -80,6 +81,10 @@ def _bind(tree: Beneath, inner: str, pin: str) -> str:
     fd = tree.open(inner, os.O_PATH)
     try:
         mode = os.fstat(fd).st_mode
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):  # O_PATH opens a last link itself
+            raise InvalidArgumentError(
+                f"mount source {inner}: neither a directory nor a file, but a link or a device"
+            )
         with kernel_call("make", pin):
             if stat.S_ISDIR(mode):
                 os.mkdir(pin, 0o700)  # noqa: PTH102 (pathlib costs an import)

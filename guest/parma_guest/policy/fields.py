@@ -161,7 +161,7 @@ linux.resources.memory.kernelTCP refused not in control groups version 2
 linux.resources.memory.swappiness constant the VM has no swap
 linux.resources.memory.disableOOMKiller refused not in control groups version 2
 linux.resources.memory.useHierarchy constant always, in control groups version 2
-linux.resources.memory.checkBeforeUpdate constant no
+linux.resources.memory.checkBeforeUpdate constant no: a limit is set as it is asked for
 linux.resources.cpu.shares bounded 2 to 262144
 linux.resources.cpu.quota bounded at most the period times the VM's processors; less than 1 is no limit
 linux.resources.cpu.burst refused not offered

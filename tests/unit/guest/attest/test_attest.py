@@ -1,5 +1,7 @@
 """Report providers against trees and processes that play the kernel and the PSP, and the choice between them."""
 
+# ruff: noqa: ASYNC240 (a test may look at files while its loop waits)
+
 from __future__ import annotations
 
 import asyncio
@@ -186,7 +188,7 @@ def response(status: int = 0, size: int = SIZE, report: bytes = REPORT) -> bytes
 
 
 def test_the_request_number() -> None:
-    assert SNP_GET_REPORT == 3 << 30 | 32 << 16 | ord("S") << 8
+    assert 3 << 30 | 32 << 16 | ord("S") << 8 == SNP_GET_REPORT
 
 
 def test_a_response() -> None:

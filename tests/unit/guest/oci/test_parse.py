@@ -25,10 +25,8 @@ def with_member(path: str, value: object) -> dict[str, Any]:
     *above, name = path.split(".")
     place: Any = document
     for part in above:
-        if part.endswith("[]"):
-            place = place.setdefault(part[:-2], [{}])[0]
-        else:
-            place = place.setdefault(part, {})
+        place = place.setdefault(part.removesuffix("[]"), [{}] if part.endswith("[]") else {})
+        place = place[0] if isinstance(place, list) else place
     place[name] = value
     return document
 
@@ -110,9 +108,11 @@ def test_a_constant_field_has_no_effect(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["new", "process.new", "process.user.new", "root.new", "linux.new", "mounts[].new"]
-    + ["linux.resources.new", "linux.resources.memory.new", "linux.seccomp.new", "hooks.new"]
-    + ["process.capabilities.new", "process.consoleSize.depth", "Process", "linux.Seccomp"],
+    [
+        *("new", "process.new", "process.user.new", "root.new", "linux.new", "mounts[].new"),
+        *("linux.resources.new", "linux.resources.memory.new", "linux.seccomp.new", "hooks.new"),
+        *("process.capabilities.new", "process.consoleSize.depth", "Process", "linux.Seccomp"),
+    ],
 )
 def test_an_unknown_field_is_refused(path: str) -> None:
     with pytest.raises(InvalidArgumentError, match="unknown field"):

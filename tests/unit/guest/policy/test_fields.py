@@ -15,7 +15,7 @@ from parma_api.gen.parma.agent import v1
 from parma_guest.policy.fields import OCI, Kind, check_fields, table
 from parma_guest.policy.fields_rpc import RPC, is_answer
 
-# The OCI runtime specification 1.2.1: config.md and config-linux.md, schema/config-schema.json, config-linux.json, defs.json.
+# The OCI runtime specification 1.2: config.md, config-linux.md, and the JSON schema beside them.
 SCHEMA = """
 ociVersion hostname domainname annotations solaris windows vm zos
 root: path readonly
@@ -30,7 +30,8 @@ linux: namespaces uidMappings gidMappings timeOffsets devices cgroupsPath rootfs
   mountLabel personality intelRdt sysctl
 linux.seccomp: defaultAction defaultErrnoRet architectures flags listenerPath listenerMetadata syscalls
 linux.resources: devices blockIO hugepageLimits network rdma unified
-linux.resources.memory: limit reservation swap kernel kernelTCP swappiness disableOOMKiller useHierarchy checkBeforeUpdate
+linux.resources.memory: limit reservation swap kernel kernelTCP swappiness disableOOMKiller useHierarchy
+  checkBeforeUpdate
 linux.resources.cpu: shares quota burst period realtimeRuntime realtimePeriod cpus mems idle
 linux.resources.pids: limit
 """

@@ -1,5 +1,7 @@
 """Ends of children: watched, early, adopted, and those that belong to somebody else."""
 
+# ruff: noqa: ASYNC222 (children here have ended, or do so at once)
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,7 @@
 """Standard streams over a real channel and real pipes."""
 
+# ruff: noqa: PTH116, PTH208 (descriptors)
+
 from __future__ import annotations
 
 import asyncio
@@ -51,6 +53,11 @@ async def read_all(stream: MuxStream) -> bytes:
     while part := await stream.read():
         data += part
     return bytes(data)
+
+
+async def write_for_ever(stream: MuxStream) -> None:
+    while True:
+        await stream.write(bytes(65536))
 
 
 async def test_output_arrives_whole_and_ends(ends: Ends) -> None:
@@ -105,8 +112,7 @@ async def test_a_process_that_stops_reading_resets_the_hosts_stream(ends: Ends) 
     stdio = ends.stdio(StreamIds(stdin=number))
     stdio.child_started()  # nobody has the reading end now
     with pytest.raises(StreamClosedError):
-        while True:
-            await stream.write(bytes(65536))
+        await write_for_ever(stream)
 
 
 async def test_a_descendant_that_holds_the_pipe_is_not_waited_for(
@@ -154,8 +160,7 @@ async def test_withheld_streams_lead_nowhere_and_say_so(ends: Ends) -> None:
     assert await read_all(output) == NOTICE
     assert await read_all(errors) == b""
     with pytest.raises(StreamClosedError):
-        while True:
-            await to_child.write(bytes(65536))
+        await write_for_ever(to_child)
 
 
 async def test_without_streams_it_is_the_null_device(ends: Ends) -> None:

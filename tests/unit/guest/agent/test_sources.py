@@ -1,0 +1,126 @@
+"""Pins: real bind mounts of the pod's files, and trees that try to lead out of it."""
+
+# ruff: noqa: ASYNC240 (a test may look at files while its loop waits)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parma_api.ids import ContainerId, SandboxId
+from parma_api.status import ApiError, InvalidArgumentError
+from parma_api.volumes import pod_directory
+from parma_guest.agent.layout import Layout
+from parma_guest.agent.sources import Sources
+from parma_guest.linux.mount import MNT_DETACH, umount
+
+POD, ONE = SandboxId("d" * 64), ContainerId("1" * 64)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(str(tmp_path / "root"), str(tmp_path / "run"))
+    Path(made.real(pod_directory(POD))).mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def home(layout: Layout) -> Path:
+    return Path(layout.real(pod_directory(POD)))
+
+
+@pytest.fixture
+def sources(layout: Layout) -> Iterator[Sources]:
+    made = Sources(layout)
+    yield made
+    made.unpin(ONE)
+    assert not Path(layout.pins(ONE)).exists()
+
+
+async def test_a_pin_shows_the_file_whatever_happens_to_its_name(
+    sources: Sources, home: Path
+) -> None:
+    inner = home / "sandboxMounts/x"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("good")
+    pins = await sources.pin(POD, ONE, {"/judged": "sandboxMounts/x"})
+    inner.rename(home / "moved")
+    inner.symlink_to("/etc")
+    assert Path(pins["/judged"], "file").read_text() == "good"
+
+
+async def test_what_is_missing_becomes_an_empty_directory(sources: Sources, home: Path) -> None:
+    await sources.pin(POD, ONE, {"/a": "sandboxMounts/volumes/empty-dir/a"})
+    made = home / "sandboxMounts/volumes/empty-dir/a"
+    assert made.is_dir()
+    assert made.stat().st_mode & 0o777 == 0o777
+    assert made.parent.stat().st_mode & 0o777 == 0o755
+
+
+async def test_missing_network_files_are_made(sources: Sources, home: Path) -> None:
+    pins = await sources.pin(POD, ONE, {"/h": "hosts", "/r": "resolv.conf"})
+    assert "localhost" in Path(pins["/h"]).read_text()
+    assert Path(pins["/r"]).read_text() == ""
+    with (home / "hosts").open("r+") as file:  # a refresh in place is seen
+        file.write("changed")
+    assert Path(pins["/h"]).read_text().startswith("changed")
+
+
+@pytest.mark.parametrize("where", ["sandboxMounts/x", "sandboxMounts", "sandboxMounts/x/y"])
+async def test_links_are_refused_wherever_they_stand(
+    sources: Sources, home: Path, where: str
+) -> None:
+    link = home / where
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("/etc")
+    with pytest.raises(ApiError):
+        await sources.pin(
+            POD, ONE, {"/a": "sandboxMounts/x/y" if where != "sandboxMounts/x" else where}
+        )
+
+
+@pytest.mark.parametrize("make", ["fifo", "device"])
+async def test_what_is_no_file_is_refused(sources: Sources, home: Path, make: str) -> None:
+    (home / "sandboxMounts").mkdir()
+    path = home / "sandboxMounts/x"
+    if make == "fifo":
+        os.mkfifo(path)
+    else:
+        os.mknod(path, 0o20600, os.makedev(1, 3))
+    with pytest.raises(InvalidArgumentError, match="neither a directory nor a file"):
+        await sources.pin(POD, ONE, {"/a": "sandboxMounts/x"})
+
+
+@pytest.mark.parametrize("inner", ["../x", "/etc", "sandboxMounts/../../x", "", "a//b"])
+async def test_paths_that_lead_out(sources: Sources, inner: str) -> None:
+    with pytest.raises(ApiError):
+        await sources.pin(POD, ONE, {"/a": inner})
+
+
+async def test_a_failure_takes_back_what_was_pinned(
+    sources: Sources, home: Path, layout: Layout
+) -> None:
+    (home / "sandboxMounts").mkdir()
+    (home / "sandboxMounts/bad").symlink_to("/etc")
+    with pytest.raises(ApiError):
+        await sources.pin(POD, ONE, {"/a": "sandboxMounts/good", "/b": "sandboxMounts/bad"})
+    assert not Path(layout.pins(ONE)).exists()
+    assert str(layout.pins(ONE)) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_nothing_to_pin(sources: Sources, layout: Layout) -> None:
+    assert await sources.pin(POD, ONE, {}) == {}
+
+
+def test_shared_memory_is_one_for_the_pod(sources: Sources) -> None:
+    path = sources.shared_memory(POD)
+    try:
+        assert sources.shared_memory(POD) == path
+        line = next(n for n in Path("/proc/self/mountinfo").read_text().splitlines() if path in n)
+        assert "nosuid,nodev,noexec" in line
+        assert "size=65536k" in line
+    finally:
+        umount(path, MNT_DETACH)
