@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,12 +52,22 @@ def isolated(work: Callable[[], None]) -> None:
     in_thread(run)
 
 
-def shown(pod: PodNamespaces, *words: str) -> list[dict[str, object]]:
+def shown(pod: PodNamespaces, *words: str) -> list[dict[str, Any]]:
     command = ["nsenter", f"--net={pod.path('net')}", "ip", "-j", *words]
-    found: list[dict[str, object]] = json.loads(
+    found: list[dict[str, Any]] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout
     )
     return found
+
+
+def settled(namespaces: PodNamespaces) -> dict[str, dict[str, Any]]:
+    """Links once eth0 has its carrier: until then the kernel still moves IPv6 routes, and a dump may miss one."""
+    deadline = time.monotonic() + 10
+    while True:
+        links = {str(link["ifname"]): link for link in shown(namespaces, "addr")}
+        if links["eth0"]["operstate"] == "UP":
+            return links
+        assert time.monotonic() < deadline, "eth0 never got its carrier"
 
 
 def test_a_whole_pod(namespaces: PodNamespaces) -> None:
@@ -80,7 +92,7 @@ def test_a_whole_pod(namespaces: PodNamespaces) -> None:
             routes.change_link(far.index, up=True)
 
     isolated(work)
-    links = {str(link["ifname"]): link for link in shown(namespaces, "addr")}
+    links = settled(namespaces)
     assert links["eth0"]["mtu"] == 1400
     assert "UP" in links["eth0"]["flags"]
     assert "UP" in links["lo"]["flags"]
