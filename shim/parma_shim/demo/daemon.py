@@ -79,6 +79,7 @@ class PrivateContainerd:
     def _prepare(self) -> None:
         for name in ("root", "state", "cni", "run", "lib"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "parma.toml").touch()
         (self.folder / "config.toml").write_text(_containerd_config(self.settings))
         (self.folder / "cni" / "10-demo.conflist").write_text(json.dumps(_cni_config(self.folder)))
         (self.folder / "crictl.yaml").write_text(_crictl_config(self.socket))
