@@ -26,8 +26,8 @@ from parma_guest.attest.image import Image
 if TYPE_CHECKING:
     from parma_guest.agent.assemble import Agent
 
-OPA: Final = "/usr/share/parma/opa"
-BUNDLES: Final = "/usr/share/parma/policy_bundles"
+OPA: Final = "/usr/bin/opa"
+BUNDLES: Final = "/usr/share/parma/bundle"
 RUN: Final = "/run/parma"
 _SEARCH_SECONDS: Final = 10.0
 

@@ -12,6 +12,7 @@ from parma_api.ids import SandboxId
 from parma_api.policy import child
 from parma_api.policy.gate import Gate
 from parma_api.policy.opa import OpaLoader, import_client
+from parma_api.policy.sidecar import prewarm
 from parma_api.status import ApiError
 from parma_guest.agent.assemble import Agent, Parts, assemble
 from parma_guest.agent.boot import BUNDLES, OPA, RUN
@@ -47,6 +48,7 @@ async def build(front: Front, image: Image) -> Agent:
     """Make the machine ready for containers and put the agent together. Raises ApiError."""
     log = HostLog()
     install(log)
+    warm = _warm_engine()
     await asyncio.to_thread(_prepare_machine, image)
     reaper = Reaper(orphans=os.getpid() == 1, others=child.owned)
     spawner = Spawner(reaper)
@@ -71,6 +73,8 @@ async def build(front: Front, image: Image) -> Agent:
     )
     agent.group.background.spawn(keep_time(), "clock")
     agent.group.background.spawn(_import_client(), "policy client")
+    if warm is not None:
+        agent.group.background.spawn(_reaped(warm), "policy engine's pages")
     return agent
 
 
@@ -85,6 +89,17 @@ class _Provider:
         if self._found is None:
             self._found = await asyncio.to_thread(choose.choose, self._image, Kernel())
         return self._found
+
+
+def _warm_engine() -> child.Child | None:
+    """Pull the engine's 40 MB through verity while this side imports: it starts only when the policy is known."""
+    with suppress(OSError):
+        return prewarm(Path(OPA))
+    return None
+
+
+async def _reaped(warm: child.Child) -> None:
+    await warm.wait()
 
 
 async def _import_client() -> None:

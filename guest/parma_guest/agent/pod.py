@@ -18,7 +18,7 @@ from parma_guest.net.config import InterfaceRequest, RouteRequest
 from parma_guest.net.service import Network
 from parma_guest.oci.build import Namespaces
 
-PAUSE = "/usr/lib/parma/pause"
+PAUSE = "/usr/libexec/parma/pause"
 """The image's init under its other name: reaps, and ends on SIGTERM."""
 _CLONE_NEWPID = 0x20000000
 _CONNECT_SECONDS = 5.0

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,7 +94,8 @@ class Reaper:
                 if pid in self._watched or pid in CHILDREN or pid in self._others():
                     self._look_again()
                     return
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+                with suppress(ChildProcessError):  # its starter, in another thread, was faster
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         finally:
             SPAWNING.release()
 

@@ -22,6 +22,7 @@ MAX_DEPTH = 32
 MESSAGE = 3 << 20
 """Bytes of content in one message; the codec takes 4 MiB in all."""
 MOUNTS = "sandboxMounts"
+FILE, DIRECTORY, SYMLINK = (FileEntryKind(number) for number in range(3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def empty_directory(source: str, path: str) -> FileEntry:
         status = os.stat(source)  # noqa: PTH116
     except OSError as error:
         raise RefusedError(f"{source} cannot be read: {error.strerror}") from error
-    return _entry(path, FileEntryKind.KIND_DIRECTORY, status)
+    return _entry(path, DIRECTORY, status)
 
 
 def messages(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
@@ -103,12 +104,12 @@ def _walk(source: str, path: str, depth: int) -> Iterator[FileEntry]:
         if stat.S_ISDIR(status.st_mode):
             if depth == 0:
                 raise RefusedError(f"volume {source}: folders too deep")
-            yield _entry(path, FileEntryKind.KIND_DIRECTORY, status)
+            yield _entry(path, DIRECTORY, status)
             for name in sorted(os.listdir(source)):  # noqa: PTH208
                 yield from _walk(f"{source}/{name}", f"{path}/{name}", depth - 1)
         elif stat.S_ISLNK(status.st_mode):
             target = os.readlink(source).encode(errors="surrogateescape")  # noqa: PTH115
-            yield _entry(path, FileEntryKind.KIND_SYMLINK, status, target)
+            yield _entry(path, SYMLINK, status, target)
         elif stat.S_ISREG(status.st_mode):
             fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(fd, "rb") as file:  # noqa: PTH123
@@ -122,7 +123,7 @@ def _file_entry(path: str, status: os.stat_result, content: bytes) -> FileEntry:
         raise ResourceExhaustedError(
             f"{path}: a file of more than {MAX_FILE >> 20} MiB is not sent"
         )
-    return _entry(path, FileEntryKind.KIND_FILE, status, content)
+    return _entry(path, FILE, status, content)
 
 
 def _entry(

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parma_api.gen.parma.agent.v1 import FileEntry, FileEntryKind
+from parma_api.gen.parma.agent.v1 import FileEntry
 from parma_api.status import ApiError
 from parma_api.volumes import VolumeKind
 from parma_shim.agent.client import AgentClient
 from parma_shim.sandbox.content import (
+    DIRECTORY,
+    FILE,
     MOUNTS,
     Version,
     empty_directory,
@@ -106,7 +108,7 @@ class PodVolumes:
     async def _put(self, entries: Sequence[FileEntry]) -> None:
         """A folder that fits into one message replaces what was there; a larger one only adds."""
         batches = list(messages(entries))
-        whole = len(batches) == 1 and entries[0].kind is FileEntryKind.KIND_DIRECTORY
+        whole = len(batches) == 1 and entries[0].kind is DIRECTORY
         replace = entries[0].path if whole and len(entries) > 1 else ""
         for batch in batches:
             await self._agent.put_files(_beneath(batch, replace), replace)
@@ -124,4 +126,4 @@ def _empty(volume: HostVolume, path: str) -> FileEntry:
 
 
 def _plain(path: str, content: bytes, mode: int = 0o644) -> FileEntry:
-    return FileEntry(path=path, kind=FileEntryKind.KIND_FILE, mode=mode, content=content)
+    return FileEntry(path=path, kind=FILE, mode=mode, content=content)

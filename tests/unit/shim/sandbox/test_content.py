@@ -1,0 +1,116 @@
+"""Files of the host as messages, and their renewal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from parma_api.gen.parma.agent.v1 import FileEntryKind
+from parma_api.status import ResourceExhaustedError
+from parma_api.volumes import volume_of
+from parma_shim.agent.client import AgentClient
+from parma_shim.errors import RefusedError
+from parma_shim.sandbox import content
+from parma_shim.sandbox.mounts import HostVolume
+from parma_shim.sandbox.volumes import PodVolumes
+
+
+def kubelet_volume(folder: Path, generation: str, text: str) -> None:
+    """As kubelet writes one: `..data` is turned at once."""
+    (folder / generation).mkdir(parents=True)
+    (folder / generation / "key").write_text(text)
+    (folder / "..tmp").symlink_to(generation)
+    (folder / "..tmp").rename(folder / "..data")
+    if not (folder / "key").is_symlink():
+        (folder / "key").symlink_to("..data/key")
+
+
+def test_a_volume_as_it_is_on_disk(tmp_path: Path) -> None:
+    kubelet_volume(tmp_path / "v", "..1", "one")
+    found = {x.path: (x.kind, x.content) for x in content.read_tree(str(tmp_path / "v"), "m/v")}
+    assert found == {
+        "m/v": (FileEntryKind.KIND_DIRECTORY, b""),
+        "m/v/..1": (FileEntryKind.KIND_DIRECTORY, b""),
+        "m/v/..1/key": (FileEntryKind.KIND_FILE, b"one"),
+        "m/v/..data": (FileEntryKind.KIND_SYMLINK, b"..1"),
+        "m/v/key": (FileEntryKind.KIND_SYMLINK, b"..data/key"),
+    }
+
+
+def test_special_files_are_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    assert [x.path for x in content.read_tree(str(tmp_path), "v")] == ["v"]
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RefusedError):
+        content.read_tree(str(tmp_path / "missing"), "v")
+    monkeypatch.setattr(content, "MAX_ENTRIES", 3)
+    for number in range(3):
+        (tmp_path / str(number)).touch()
+    with pytest.raises(ResourceExhaustedError, match="more than 3 files"):
+        content.read_tree(str(tmp_path), "v")
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(content.MAX_FILE + 1)
+    with pytest.raises(ResourceExhaustedError, match="4 MiB"):
+        content.read_file(str(tmp_path / "big"), "big")
+
+
+def test_long_files_go_in_parts(tmp_path: Path) -> None:
+    data = os.urandom(content.MESSAGE + 5)
+    (tmp_path / "f").write_bytes(data)
+    batches = list(content.messages([content.read_file(str(tmp_path / "f"), "f")]))
+    parts = [entry for batch in batches for entry in batch]
+    assert [part.append for part in parts] == [False, True]
+    assert b"".join(part.content for part in parts) == data
+    assert all(sum(len(x.content) for x in batch) <= content.MESSAGE for batch in batches)
+
+
+class Recorder(AgentClient):
+    """Keeps what is put."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[dict[str, bytes], str]] = []
+
+    async def put_files(self, entries, replace: str = "") -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+        self.puts.append(({x.path: x.content for x in entries}, replace))
+
+
+async def test_renewed_when_the_host_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "pods/u/volumes/kubernetes.io~secret/s"
+    kubelet_volume(folder, "..1", "one")
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a")
+    agent = Recorder()
+    volumes = PodVolumes(agent)
+    await volumes.send([HostVolume(volume_of(str(folder)), str(folder), "/s")])
+    await volumes.send_network_files([("hosts", str(hosts))])
+    await volumes.send([HostVolume(volume_of(str(folder)), str(folder), "/other")])
+    assert len(agent.puts) == 2
+    await volumes.refresh()
+    assert len(agent.puts) == 2
+    kubelet_volume(folder, "..2", "two")
+    hosts.write_text("longer")
+    await volumes.refresh()
+    (entries, replace), (network, _) = agent.puts[2:]
+    base = "sandboxMounts/volumes/secret/s"
+    assert replace == base
+    assert entries[f"{base}/..data"] == b"..2"
+    assert entries[f"{base}/..2/key"] == b"two"
+    assert network == {"hosts": b"longer"}
+    await volumes.refresh()
+    assert len(agent.puts) == 4
+
+
+async def test_scratch_is_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "pods/u/volumes/kubernetes.io~empty-dir/e"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    (folder / "hosts-own").touch()
+    agent = Recorder()
+    volumes = PodVolumes(agent)
+    for _ in range(2):
+        await volumes.send([HostVolume(volume_of(str(folder)), str(folder), "/e")])
+    assert agent.puts == [({"sandboxMounts/volumes/empty-dir/e": b""}, "")]
