@@ -22,6 +22,8 @@ from parma_shim.errors import HostileGuestError
 T = TypeVar("T")
 
 MAX_ANSWER = 256 << 10
+MAX_REPORT = 4096
+"""Bytes; a report of today has 1184."""
 LIMITS = Limits(size=MAX_ANSWER, items=4096, elements=16384, depth=4)
 SHORT, MEDIUM, LONG = 20.0, 60.0, 120.0
 """Seconds. Under TCG on a busy machine a call takes ten times as long as under KVM."""
@@ -87,14 +89,20 @@ class AgentClient:
 
     async def set_policy(
         self, policy: bytes, certificates: bytes, reference_info: bytes, digest: str
-    ) -> None:
-        """Raises HostileGuestError when the guest says it took another text than that with SHA-256 `digest`."""
+    ) -> bytes:
+        """The report that the guest compared, unjudged, at most `MAX_REPORT` bytes.
+
+        Raises HostileGuestError when the guest says it took another text than that with SHA-256 `digest`.
+        """
         request = v1.SetPolicyRequest(
             policy=policy, certificates=certificates, reference_info=reference_info
         )
         answer = await _call("SetPolicy", self._stub.set_policy(request, timeout=LONG))
         if answer.policy_sha256 != digest:
             raise HostileGuestError("the guest took another policy than the one it was given")
+        if len(answer.report) > MAX_REPORT:
+            raise HostileGuestError(f"the guest's report has {len(answer.report)} bytes")
+        return answer.report
 
     async def load_fragment(self, envelope: bytes) -> None:
         """A signed fragment, or a list of trusted receipts."""

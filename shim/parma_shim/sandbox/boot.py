@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 BOOT_ATTEMPTS = 2
 UNPLUG_DEADLINE = 5.0
+REPORT_FILE = "report.bin"
+"""In the pod's run directory: what the guest compared with HOST_DATA, for whoever wants to verify it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ async def boot(
         link = await _start(ports, Launch(config, network, plan.cgroups_path, run_dir), launched)
         undo.push_async_callback(link.close)
         files = PodVolumes(link.agent)
-        await _set_up(link, ports, plan, config, network)
+        report = await _set_up(link, ports, plan, config, network)
+        await asyncio.to_thread((run_dir / REPORT_FILE).write_bytes, report)
         address = await link.machine.attach_disk(scratch, access=DiskAccess.READ_WRITE)
         await link.agent.mount_scratch(message(address), volumes.pod_directory(plan.sandbox_id))
         await files.send_defaults(plan.hostname)
@@ -125,16 +128,17 @@ async def _start_once(
 
 async def _set_up(
     link: Link, ports: Ports, plan: SandboxPlan, config: PodConfig, network: Network | None
-) -> None:
-    """Policy first: before it the guest refuses everything."""
+) -> bytes:
+    """The guest's report. Policy first: before it the guest refuses everything."""
     policy = config.policy.text
     digest = hashlib.sha256(policy).hexdigest()
     log.info("policy %s from %s", digest, config.policy.source)
     certificates = await asyncio.to_thread(ports.certificates)
-    await link.agent.set_policy(policy, certificates, b"", digest)
+    report = await link.agent.set_policy(policy, certificates, b"", digest)
     for envelope in config.fragments:
         await link.agent.load_fragment(envelope)
     await link.agent.setup_sandbox(_setup_request(plan, network))
+    return report
 
 
 def _setup_request(plan: SandboxPlan, network: Network | None) -> v1.SetupSandboxRequest:
