@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from parma_tenant.simulate import StepResult
 
 _T = TypeVar("_T")
-_LATER: Final[dict[str, str]] = {}
+_LATER: Final[dict[str, str]] = {
+    "generate": "parma_tenant.cli.generate:generate",
+}
 """Command name to `module:attribute`; a command of another module is added here."""
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)

@@ -1,0 +1,1 @@
+"""Images as a policy needs them: how they start, and the root hashes of their layers."""
