@@ -73,11 +73,14 @@ class PolicyDenied(PermissionDeniedError):  # noqa: N818 - says what happened, l
 
 
 class PolicyInvalid(InvalidArgumentError):  # noqa: N818
-    """The text cannot become the policy, or a fragment of it; nothing was changed."""
+    """The text cannot become the policy, or a fragment of it; nothing was changed.
+
+    `message` begins with the reason codes, which reach a remote caller in no other way.
+    """
 
     def __init__(self, message: str, reason_codes: tuple[str, ...]) -> None:
-        super().__init__(message)
         self.reason_codes = tuple(sorted(set(reason_codes)))
+        super().__init__(f"{', '.join(self.reason_codes)}: {message}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,13 @@
+"""The catalogue: one module for each topic."""
+
+from __future__ import annotations
+
+import importlib
+
+TOPICS = ("launch",)
+
+
+def load() -> None:
+    """Imports all topics; each puts its attacks into the registry."""
+    for topic in TOPICS:
+        importlib.import_module(f"{__name__}.{topic}")
