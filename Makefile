@@ -13,6 +13,9 @@ env: ## installs what is missing; leaves .venv/bin/parma
 env-host: ## the same without the UVM images
 	@.ci/env host
 
+demo: env ## the main job, shown: a group under its policy, and six attacks on it
+	@.venv/bin/parma demo
+
 test: env ## every test, with real VMs; ends with pytest's summary
 	@$(PYTEST)
 
@@ -45,4 +48,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm test test-fast lint proto bench requirements clean
+.PHONY: help env env-host uvm demo test test-fast lint proto bench requirements clean

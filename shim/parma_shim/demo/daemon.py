@@ -122,7 +122,7 @@ class PrivateContainerd:
             if self._process is None or self._process.poll() is not None:
                 break
             done = subprocess.run(
-                [*self._crictl(), "info"], capture_output=True, check=False, timeout=30
+                [*self.crictl_command(), "info"], capture_output=True, check=False, timeout=30
             )
             if done.returncode == 0:
                 return
@@ -148,11 +148,14 @@ class PrivateContainerd:
 
     def crictl(self, *arguments: str, timeout: float = 120) -> str:
         """Runs crictl; its standard output. Raises CommandFailedError."""
-        return run_checked([*self._crictl(), *arguments], timeout=timeout)
+        return run_checked([*self.crictl_command(), *arguments], timeout=timeout)
 
-    def _crictl(self) -> list[str]:
+    def crictl_command(self) -> list[str]:
+        """The words before crictl's own arguments."""
         program = str(self.settings.programs.crictl)
-        return [program, "--config", str(self.folder / "crictl.yaml"), "--timeout", "120s"]
+        config = str(self.folder / "crictl.yaml")
+        # containerd's streaming server listens on the loopback of its own namespace.
+        return [*self.inside(), program, "--config", config, "--timeout", "120s"]
 
     def close(self) -> None:
         """Removes pods, containers, the daemon, mounts, network namespaces and the folder. Never raises."""
