@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,8 @@ def _use_group(stage: Stage) -> None:
         web, cache = (_container(stage, member.name) for member in (WEB, CACHE))
         log = daemon.crictl("logs", web)
         narrator.say("log:  " + log.strip().splitlines()[-1])
-        answer = daemon.crictl("exec", "--sync", cache, *CACHE.execs[0]).strip()
+        ping = ("exec", "--sync", cache, *CACHE.execs[0])
+        answer = _patiently(lambda: daemon.crictl(*ping)).strip()
         narrator.say(f"exec: {' '.join(CACHE.execs[0])} -> {answer}")
         if "GET /" not in log or answer != "PONG":
             raise DemoFailedError("the log or the exec's answer is not what was expected")
@@ -168,10 +169,15 @@ def _use_group(stage: Stage) -> None:
 
 def _fetch(daemon: PrivateContainerd, address: str) -> str:
     program = f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=20).read().decode())"
+    return _patiently(lambda: run_checked([*daemon.inside(), sys.executable, "-c", program]))
+
+
+def _patiently(ask: Callable[[], str]) -> str:
+    """The answer, once there is one: a server needs a moment to listen. Raises CommandFailedError."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            return run_checked([*daemon.inside(), sys.executable, "-c", program])
+            return ask()
         except CommandFailedError:
             if time.monotonic() > deadline:
                 raise
