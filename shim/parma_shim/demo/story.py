@@ -262,8 +262,17 @@ def _refused_policy(stage: Stage) -> None:
 def _expect(stage: Stage, what: str, code: str, message: str) -> None:
     if code not in message:
         raise DemoFailedError(f"{what}: refused, but not for {code}: {message[:500]}")
-    found = re.search(r"policy denied[^\"\\]*", message)
-    stage.narrator.refused(what, (found[0] if found else message)[:200].splitlines()[0])
+    stage.narrator.refused(what, readable(message))
+
+
+def readable(message: str) -> str:
+    """The denial in crictl's output: action and reason, and the nearest container if it is named."""
+    lines = [line.strip() for line in message.replace("\\n", "\n").splitlines()]
+    for number, line in enumerate(lines):
+        if found := re.search(r"\w+ denied by policy: .*", line):
+            following = lines[number + 1] if number + 1 < len(lines) else ""
+            return f"{found[0]}; {following}" if following else found[0]
+    return lines[0]
 
 
 def main() -> int:
