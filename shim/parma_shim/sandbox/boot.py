@@ -23,6 +23,7 @@ from parma_api.status import ApiError, Code
 from parma_shim.agent.client import AgentClient, GuestFacts
 from parma_shim.podconfig import PodConfig, RuntimeOptions, unknown_annotations
 from parma_shim.sandbox.layers import message
+from parma_shim.sandbox.phases import Phases
 from parma_shim.sandbox.plan import SandboxPlan
 from parma_shim.sandbox.ports import Launch, Machine, Network, Ports, RunningMachine
 from parma_shim.sandbox.volumes import PodVolumes
@@ -78,30 +79,41 @@ async def boot(
     config = ports.pod_config(dict(plan.annotations), options)
     for name in unknown_annotations(plan.annotations):
         log.warning("annotation %s means nothing: mistyped?", name)
+    phases = Phases()
     async with contextlib.AsyncExitStack() as undo:
         network = None
         if plan.netns is not None:
             network = await ports.plug(plan.netns)
             undo.push_async_callback(_unplug, network)
+            phases.done("network")
         scratch = ports.scratch()
         undo.callback(os.close, scratch)
-        link = await _start(ports, Launch(config, network, plan.cgroups_path, run_dir), launched)
+        launch = Launch(config, network, plan.cgroups_path, run_dir)
+        link = await _start(ports, launch, launched, phases)
         undo.push_async_callback(link.close)
         files = PodVolumes(link.agent)
-        report = await _set_up(link, ports, plan, config, network)
+        report = await _set_policy(link, ports, config)
         await asyncio.to_thread((run_dir / REPORT_FILE).write_bytes, report)
+        phases.done("policy")
+        await link.agent.setup_sandbox(_setup_request(plan, network))
+        phases.done("sandbox")
         address = await link.machine.attach_disk(scratch, access=DiskAccess.READ_WRITE)
         await link.agent.mount_scratch(message(address), volumes.pod_directory(plan.sandbox_id))
+        phases.done("scratch")
         await files.send_defaults(plan.hostname)
         await files.send_network_files(plan.network_files)
+        phases.done("files")
+        log.info("pod ready in %s", phases)
         return Booted(link, network, files, undo.pop_all())
 
 
-async def _start(ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None]) -> Link:
+async def _start(
+    ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None], phases: Phases
+) -> Link:
     attempt = 1
     while True:
         try:
-            return await _start_once(ports, launch, launched)
+            return await _start_once(ports, launch, launched, phases)
         except ApiError as error:
             if attempt == BOOT_ATTEMPTS or error.code is not Code.UNAVAILABLE:
                 raise
@@ -110,9 +122,10 @@ async def _start(ports: Ports, launch: Launch, launched: Callable[[RunningMachin
 
 
 async def _start_once(
-    ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None]
+    ports: Ports, launch: Launch, launched: Callable[[RunningMachine], None], phases: Phases
 ) -> Link:
     running = await ports.launch(launch)
+    phases.done("machine")
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(running.close)
         launched(running)
@@ -121,23 +134,21 @@ async def _start_once(
         agent = AgentClient(mux.control)
         undo.push_async_callback(_close_channel, mux, moving, agent)
         facts = await running.machine.until_answer(agent.health(), ports.boot_deadline)
+        phases.done("answer")
         log.info("agent %s (%s) answers, kernel %s", facts.version, facts.variant, facts.kernel)
         undo.pop_all()
     return Link(running, mux, moving, agent, facts)
 
 
-async def _set_up(
-    link: Link, ports: Ports, plan: SandboxPlan, config: PodConfig, network: Network | None
-) -> bytes:
+async def _set_policy(link: Link, ports: Ports, config: PodConfig) -> bytes:
     """The guest's report. Policy first: before it the guest refuses everything."""
     policy = config.policy.text
     digest = hashlib.sha256(policy).hexdigest()
     log.info("policy %s from %s", digest, config.policy.source)
-    certificates = await asyncio.to_thread(ports.certificates)
+    certificates = await asyncio.to_thread(ports.certificates) or await link.running.certificates()
     report = await link.agent.set_policy(policy, certificates, b"", digest)
     for envelope in config.fragments:
         await link.agent.load_fragment(envelope)
-    await link.agent.setup_sandbox(_setup_request(plan, network))
     return report
 
 

@@ -24,6 +24,7 @@ from parma_shim.podconfig import RuntimeOptions
 from parma_shim.sandbox.boot import Booted, boot
 from parma_shim.sandbox.denial import Denials
 from parma_shim.sandbox.layers import GuestLayers
+from parma_shim.sandbox.phases import Phases
 from parma_shim.sandbox.plan import ContainerPlan, SandboxPlan
 from parma_shim.sandbox.portforward import serve_ports
 from parma_shim.sandbox.ports import Layer, Ports, RunningMachine
@@ -154,12 +155,16 @@ class Pod:
     async def _create(
         self, plan: ContainerPlan, layers: Sequence[Layer], streams: Streams
     ) -> GuestContainer:
+        phases = Phases()
         async with contextlib.AsyncExitStack() as undo:
             taken = await self._layers.mount(layers)
             undo.push_async_callback(self._layers.release, taken)
+            phases.done("layers")
             await self._booted.volumes.send_network_files(plan.network_files)
             await self._booted.volumes.send(plan.volumes)
+            phases.done("files")
             await self.agent.mount_overlay(_overlay(plan, self._layers.paths(taken)))
+            phases.done("overlay")
             undo.push_async_callback(self._unmount, plan)
             width, height = plan.terminal_size
             await self.agent.create_container(
@@ -174,6 +179,8 @@ class Pod:
                 )
             )
             undo.pop_all()
+        phases.done("create")
+        log.info("container %s ready in %s", plan.container_id[:12], phases)
         return GuestContainer(plan, taken)
 
     async def _unmount(self, plan: ContainerPlan) -> None:
