@@ -13,7 +13,7 @@ from parma_api.gen.parma.agent import v1
 from parma_shim.attack.layers import LayerFile, make_layer
 from parma_shim.attack.policy import IDLE, policy_text
 from parma_shim.attack.program import CANARY, CANARY_TEXT, TOOL, program
-from parma_shim.attack.rig import POD, Launches, Rig, boot
+from parma_shim.attack.rig import BOOT_ATTEMPTS, POD, Rig, boot
 from parma_shim.attack.scratch_file import make_scratch_file
 from parma_shim.config import Config
 from parma_shim.vmm.disks import DiskAccess, ScsiAddress
@@ -40,9 +40,8 @@ class Group:
         return [self.targets["top"], self.targets["base"]]
 
     async def set_up(self, scratch: ScsiAddress) -> None:
-        """The lawful beginning of the group's life."""
+        """The lawful beginning of the group's life, its policy being in force."""
         rig = self.rig
-        await rig.set_policy(rig.policy)
         request = v1.SetupSandboxRequest(sandbox_id=POD, hostname="attacked")
         await rig.agent.setup_sandbox(request)
         await rig.mount_scratch(scratch)
@@ -76,10 +75,12 @@ class Lab:
         self.config = config
         self.environment = environment
         self.folder = Path()
+        self.last_console = ""
         self._policy = policy
         self._undo = contextlib.AsyncExitStack()
         self._layers: dict[str, LayerFile] = {}
         self._rig: Rig | None = None
+        self._scratch: ScsiAddress | None = None
         self._group: Group | None = None
 
     async def __aenter__(self) -> Self:
@@ -118,10 +119,16 @@ class Lab:
         return make_layer(self.folder / f"{name}.img", files, _FOLDERS)
 
     def boot(
-        self, policy: bytes, launcher: Launches | None = None
+        self, policy: bytes, *, image: Path | None = None, attempts: int = BOOT_ATTEMPTS
     ) -> AbstractAsyncContextManager[Rig]:
-        """A VM of its own."""
-        return boot(self.config, self.environment, policy, launcher)
+        """A VM of its own, from the image in a folder, else from this host's; `last_console` if it does not come up."""
+        environment = dict(self.environment)
+        if image is not None:
+            environment["PARMA_UVM"] = str(image)
+        return boot(self.config, environment, policy, attempts=attempts, ended=self._ended)
+
+    def _ended(self, console: str) -> None:
+        self.last_console = console
 
     async def fresh(self) -> Rig:
         """The shared VM before its policy."""
@@ -129,18 +136,26 @@ class Lab:
             self._rig = await self._undo.enter_async_context(self.boot(self.policy))
         return self._rig
 
-    async def group(self) -> Group:
-        """The shared VM with its group running. From here on nothing is fresh."""
-        if self._group is None:
-            rig = await self.fresh()
+    async def bare(self) -> tuple[Rig, ScsiAddress]:
+        """The shared VM with its policy in force, and the disk for its scratch."""
+        rig = await self.fresh()
+        if self._scratch is None:
+            await rig.set_policy(rig.policy)
             rig.scratch = self.folder / "scratch.img"
             make_scratch_file(rig.scratch)
-            address = await rig.attach(rig.scratch, DiskAccess.READ_WRITE)
+            self._scratch = await rig.attach(rig.scratch, DiskAccess.READ_WRITE)
+        return rig, self._scratch
+
+    async def group(self) -> Group:
+        """The shared VM with its group running. From here on nothing is fresh or bare."""
+        if self._group is None:
+            rig, scratch = await self.bare()
             group = Group(self, rig)
-            await group.set_up(address)
+            await group.set_up(scratch)
             self._group = group
         return self._group
 
-    def is_root(self) -> bool:
-        """Whether this host's side can look into foreign processes."""
+    @staticmethod
+    def is_root() -> bool:
+        """Whether machines are given a user of their own."""
         return os.geteuid() == 0

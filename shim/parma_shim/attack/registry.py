@@ -27,11 +27,13 @@ class Stage(enum.IntEnum):
 
     FRESH = 0
     """The shared VM, before its policy."""
-    READY = 1
+    BARE = 1
+    """The shared VM, its policy in force and nothing else done."""
+    READY = 2
     """The shared VM, with its group running."""
-    LAST = 2
+    LAST = 3
     """The shared VM, which may be of no use afterwards."""
-    OWN = 3
+    OWN = 4
     """In VMs of its own."""
 
 

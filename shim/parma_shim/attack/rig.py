@@ -7,11 +7,11 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
 import betterproto
 from grpclib.const import Cardinality
@@ -30,12 +30,11 @@ from parma_shim.attack.outcome import AttackError
 from parma_shim.attack.policy import IDLE
 from parma_shim.config import Config
 from parma_shim.podconfig import PodConfig, PolicyText
-from parma_shim.sandbox.machines import Launcher
-from parma_shim.sandbox.ports import Launch, RunningMachine
+from parma_shim.sandbox.machines import HostMachine, Launcher
+from parma_shim.sandbox.ports import Launch
 from parma_shim.vmm.disks import DiskAccess, ScsiAddress
 
 R = TypeVar("R", bound=betterproto.Message)
-Launches: TypeAlias = Callable[[Launch], Awaitable[RunningMachine]]
 
 POD = "ad" * 32
 _SERVICE = "parma.agent.v1.Agent"
@@ -49,7 +48,7 @@ BOOT_ATTEMPTS = 2
 class Rig:
     """One VM and its agent. Calls raise what the agent answers."""
 
-    running: RunningMachine
+    running: HostMachine
     mux: Mux
     agent: v1.AgentStub
     client: TtrpcClient
@@ -68,6 +67,10 @@ class Rig:
     def new_target(self) -> str:
         """A place for a layer that nobody has used."""
         return layer_path(next(self._numbers))
+
+    def console(self) -> str:
+        """The end of the guest's console."""
+        return self.running.machine.console_tail()
 
     # Policy and state
 
@@ -238,31 +241,37 @@ class _Bytes:
 
 @asynccontextmanager
 async def boot(
-    config: Config, environment: Mapping[str, str], policy: bytes, launcher: Launches | None = None
+    config: Config,
+    environment: Mapping[str, str],
+    policy: bytes,
+    *,
+    attempts: int = BOOT_ATTEMPTS,
+    ended: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Rig]:
     """A VM launched with the HOST_DATA of `policy`, whose agent has answered; it has no policy yet.
 
-    Raises what launching raises, and BootFailureError. `launcher` is the shim's own, unless an attack has another.
+    Raises what launching raises, and BootFailureError; `ended` hears the console of a VM that did not come up.
     """
-    launch_it = launcher or Launcher(config, environment)
+    launcher = Launcher(config, environment)
     async with contextlib.AsyncExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="parma-attack-")))
         pod = PodConfig(PolicyText(policy, "parma attack"), (), VmSize.MEDIUM, MEMORY_MIB)
         launch = Launch(pod, None, "", folder)
         attempt = 1
         while True:
-            trial = await _start(undo, launch_it, launch)
+            trial = await _start(undo, launcher, launch)
             try:
                 await trial.running.machine.until_answer(trial.health(), config.boot_deadline)
                 break
             except ApiError as error:
-                if attempt == BOOT_ATTEMPTS or error.code is not Code.UNAVAILABLE:
+                ended(trial.console())
+                if attempt == attempts or error.code is not Code.UNAVAILABLE:
                     raise
                 attempt += 1
         yield trial
 
 
-async def _start(undo: contextlib.AsyncExitStack, launcher: Launches, launch: Launch) -> Rig:
+async def _start(undo: contextlib.AsyncExitStack, launcher: Launcher, launch: Launch) -> Rig:
     running = await launcher(launch)
     undo.push_async_callback(running.close)
     mux = Mux(running.machine.channel, side=Side.HOST)

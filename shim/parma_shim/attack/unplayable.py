@@ -21,7 +21,7 @@ UNPLAYABLE: dict[str, Unplayable] = {}
 
 def entries() -> list[dict[str, object]]:
     """All entries of the threat model, by id; `reason` is empty for those that are played."""
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": one.id, "title": one.title, "must": one.must.value, "playable": True, "reason": ""}
         for one in catalogue().values()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-TOPICS = ("launch",)
+TOPICS = ("launch", "disks", "roots", "spec", "processes", "content", "channel")
 
 
 def load() -> None:
