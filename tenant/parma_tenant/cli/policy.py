@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LATER: Final[dict[str, str]] = {
-    "generate": "parma_tenant.cli.generate:generate",
+    "generate": "parma_tenant.cli.generate:generate_command",
 }
 """Command name to `module:attribute`; a command of another module is added here."""
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -164,6 +164,20 @@ class Container:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class PlatformRule:
+    """What the platform adds to every container (policy.md 11.6)."""
+
+    env_rules: tuple[EnvRule, ...] = ()
+    mounts: tuple[MountRule, ...] = ()
+
+    def value(self) -> dict[str, object]:
+        return {
+            "env_rules": [rule.value() for rule in self.env_rules],
+            "mounts": [rule.value() for rule in self.mounts],
+        }
+
+
 FLAGS = (
     "allow_properties_access",
     "allow_dump_stacks",
@@ -184,4 +198,5 @@ class Policy:
     external_processes: tuple[Mapping[str, object], ...] = ()
     flags: frozenset[str] = frozenset({"allow_properties_access"})
     allow_port_forward: tuple[int, ...] = ()
+    platform_rules: tuple[PlatformRule, ...] = ()
     header: tuple[str, ...] = ()

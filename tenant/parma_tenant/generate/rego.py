@@ -19,7 +19,7 @@ POINTS = (
 def render(policy: Policy) -> str:
     """The policy's text, UTF-8, ending in a line feed."""
     parts = [
-        *(f"# {line}".rstrip() for line in policy.header),
+        *(_comment(line) for line in policy.header),
         *([""] if policy.header else []),
         "package policy",
         "",
@@ -29,6 +29,7 @@ def render(policy: Policy) -> str:
         "",
         _list("fragments", policy.fragments),
         "",
+        *_platform_rules(policy),
         _list("containers", [container.value() for container in policy.containers]),
         "",
         _list("external_processes", policy.external_processes),
@@ -40,6 +41,17 @@ def render(policy: Policy) -> str:
         "reason := data.framework.reason",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _comment(line: str) -> str:
+    """No text of a stranger's ends the comment: only plain characters, others as JSON has them."""
+    return f"# {_json(line)[1:-1]}".rstrip()
+
+
+def _platform_rules(policy: Policy) -> Iterable[str]:
+    if policy.platform_rules:
+        yield _list("platform_rules", [rule.value() for rule in policy.platform_rules])
+        yield ""
 
 
 def _spaced(lines: Iterable[str]) -> Iterable[str]:

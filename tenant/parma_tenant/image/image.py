@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import partial
+from typing import BinaryIO, Final, Protocol
 
-from parma_tenant.image.blob import BlobStore, read_document
+from parma_tenant.image.blob import BlobStore, open_checked, read_document
 from parma_tenant.image.documents import (
     INDEXES,
     Descriptor,
@@ -26,11 +28,13 @@ _MAX_DEPTH: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: the digest of its uncompressed tar, and where its blob is."""
+    """One layer: the digest of its uncompressed tar, what to call it, and its blob, of `size` bytes."""
 
     diff_id: str
-    blob: Descriptor
-    store: BlobStore
+    title: str
+    size: int
+    open: Callable[[], AbstractContextManager[BinaryIO]]
+    """May be called in any thread. Raises ImageError, ImageMissingError, RegistryError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Image:
     digest: str | None
     config: ImageConfig
     layers: tuple[Layer, ...]
+    pinnable: bool = False
+    """Whether a node finds it by its digest: it came from a registry."""
 
 
 class ImageSource(Protocol):
@@ -55,17 +61,31 @@ def load_image(store: BlobStore, root: Descriptor, name: str) -> Image:
     manifest_descriptor = _manifest_of(store, root, name)
     manifest = parse_manifest(read_document(store, manifest_descriptor), name)
     config = parse_config(read_document(store, manifest.config), name)
+    layers = [
+        (blob.digest, blob.size, partial(open_checked, store, blob)) for blob in manifest.layers
+    ]
+    return make_image(name, root.digest, config, layers)
+
+
+def make_image(
+    name: str,
+    digest: str | None,
+    config: ImageConfig,
+    blobs: Sequence[tuple[str, int, Callable[[], AbstractContextManager[BinaryIO]]]],
+) -> Image:
+    """`blobs` are title, size and opener of each layer, base first. Raises ImageError."""
     if config.platform.os not in ("", PLATFORM.os):
         raise ImageError(f"{name} is for {config.platform.os}: containers of a group run on Linux")
     if config.platform.architecture not in ("", PLATFORM.architecture):
         raise ImageError(
             f"{name} is for {config.platform.architecture}, not for {PLATFORM.architecture}"
         )
-    if len(config.diff_ids) != len(manifest.layers):
+    if len(config.diff_ids) != len(blobs):
         raise ImageError(f"{name}: configuration and manifest disagree about the number of layers")
-    pairs = zip(config.diff_ids, manifest.layers, strict=True)
-    layers = tuple(Layer(diff_id, blob, store) for diff_id, blob in pairs)
-    return Image(name, root.digest, config, layers)
+    layers = tuple(
+        Layer(diff_id, *blob) for diff_id, blob in zip(config.diff_ids, blobs, strict=True)
+    )
+    return Image(name, digest, config, layers)
 
 
 def _manifest_of(store: BlobStore, root: Descriptor, name: str) -> Descriptor:

@@ -7,7 +7,7 @@ size into memory. Sources: POSIX.1-2017 pax and ustar interchange formats; GNU t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from parma_tenant.image.errors import ImageError, shown
@@ -28,6 +28,9 @@ class Header:
     size: int
     """Bytes that follow; links and folders have none, whatever they say."""
     link: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
 
     @property
     def is_file(self) -> bool:
@@ -55,7 +58,8 @@ def parse_header(block: bytes) -> Header | None:
         name = f"{prefix}/{name}"
     kind = b"0" if kind == b"\0" else kind
     size = 0 if kind in _NO_DATA else _number(block[124:136])
-    return Header(name, kind, size, _text(block[157:257]))
+    mode, uid, gid = (_number(block[start : start + 8]) for start in (100, 108, 116))
+    return Header(name, kind, size, _text(block[157:257]), mode, uid, gid)
 
 
 def _text(field: bytes) -> str:
@@ -124,7 +128,8 @@ class Extensions:
         """The member's header with what came before it, which counts once."""
         size = header.size if self._size is None or header.kind in _NO_DATA else self._size
         link = header.link if self._link is None else self._link
-        done = Header(header.name if self._name is None else self._name, header.kind, size, link)
+        name = header.name if self._name is None else self._name
+        done = replace(header, name=name, size=size, link=link)
         self._name, self._link, self._size = None, None, None
         return done
 

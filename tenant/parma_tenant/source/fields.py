@@ -20,11 +20,15 @@ class Fields:
 
     def fail(self, why: str, key: str = "") -> NoReturn:
         """Raises SourceError for the object, or for its member `key`."""
+        raise self.error(why, key)
+
+    def error(self, why: str, key: str = "") -> SourceError:
+        """What to raise for the object, or for its member `key`."""
         node = self._members.get(key) if key else None
         line = node.line if node is not None else self.line
         place = f"{self.file}:{line}" if line else self.file
         path = ".".join(part for part in (self.path, key) if part)
-        raise SourceError(f"{place}: {path + ': ' if path else ''}{why}")
+        return SourceError(f"{place}: {path + ': ' if path else ''}{why}")
 
     def refuse_unknown(self, known: Collection[str]) -> None:
         """Raises SourceError for a member that is not `known`."""

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from parma_tenant.generate.model import ExecRule
+from parma_tenant.source.expansion import Text
 from parma_tenant.source.fields import Fields
 from parma_tenant.source.model import CapabilityChange, ContainerSpec, EnvVar, GroupSpec, RunAs
 
@@ -64,7 +65,7 @@ def _variable(entry: Fields) -> EnvVar:
     name = entry.text("name")
     if not ENV_NAME.fullmatch(name):
         entry.fail("this is no name of a variable", "name")
-    return EnvVar(name, entry.text("value", ""))
+    return EnvVar(name, Text.known(entry.text("value", "")))
 
 
 def _run_as(fields: Fields) -> RunAs:

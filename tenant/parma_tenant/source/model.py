@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parma_tenant.generate.model import ExecRule, MountRule, Strategy
+from parma_tenant.generate.model import ExecRule, MountRule
+from parma_tenant.source.expansion import Text
+
+TOKEN_FEATURE = "service-account-token"  # noqa: S105 (a feature's name)
 
 
 @dataclass(frozen=True, slots=True)
 class EnvVar:
-    """A variable; with Strategy.RE2 `value` is a pattern for the value."""
+    """A variable: its value, or a pattern for what only the cluster will know."""
 
     name: str
-    value: str
-    strategy: Strategy = Strategy.STRING
-    required: bool = False
+    value: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,21 @@ class ContainerSpec:
     no_new_privileges: bool = False
     stdio: bool = True
     seccomp: str = ""
+    signals: tuple[int, ...] = ()
+    """Besides those that end it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSpec:
-    """A whole group; `origin` names the file and, in Kubernetes, the object."""
+    """A whole group.
+
+    `origin` names the file and, in Kubernetes, the object; `without` are features of profiles that it has not;
+    `notes` are for the user's eyes.
+    """
 
     origin: str
     containers: tuple[ContainerSpec, ...]
     port_forward: tuple[int, ...] = ()
+    profiles: tuple[str, ...] = ("containerd",)
+    without: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
