@@ -6,7 +6,6 @@ import datetime
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -101,7 +100,7 @@ def verify(
     if transcript is not None:
         verification = with_transcript(verification, evidence.report, _read(transcript))
     click.echo(json.dumps(verification.to_json()) if as_json else _table(verification))
-    sys.exit(0 if verification.verdict == "accept" else 1)
+    click.get_current_context().exit(0 if verification.verdict == "accept" else 1)
 
 
 def parse_time(text: str) -> datetime.datetime:

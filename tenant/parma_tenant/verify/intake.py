@@ -49,9 +49,8 @@ class Certificates:
     crls: tuple[x509.CertificateRevocationList, ...] = ()
 
     def __add__(self, other: Certificates) -> Certificates:
-        seen = {(one.der, one.slot) for one in self.given}
-        new = tuple(one for one in other.given if (one.der, one.slot) not in seen)
-        return Certificates(self.given + new, self.crls + other.crls)
+        once = {(one.der, one.slot): one for one in (*self.given, *other.given)}
+        return Certificates(tuple(once.values()), self.crls + other.crls)
 
 
 def read_sources(sources: Iterable[bytes]) -> Certificates:
@@ -76,7 +75,7 @@ def read_certificates(data: bytes) -> Certificates:
     if text.startswith(b"{"):
         return _thim(text)
     if text.startswith(b"-----BEGIN "):
-        return Certificates(_pem(text))
+        return Certificates() + Certificates(_pem(text))
     return _table(data)
 
 

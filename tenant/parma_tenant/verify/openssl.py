@@ -15,8 +15,8 @@ from parma_tenant.verify.path import Path
 
 _VALIDITY: Final = frozenset((9, 10, 13, 14))
 """X509_V_ERR_CERT_NOT_YET_VALID, CERT_HAS_EXPIRED, and the two for malformed dates (openssl/x509_vfy.h)."""
-_SIGNATURE: Final = frozenset((4, 6, 7, 18, 19, 20, 21))
-"""Undecodable or failing signatures, unknown issuers, self-signed certificates in the wrong place."""
+_SIGNATURE: Final = frozenset((4, 6, 7))
+"""X509_V_ERR_UNABLE_TO_DECRYPT_CERT_SIGNATURE, UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY, CERT_SIGNATURE_FAILURE."""
 
 
 def second_opinion(path: Path, at: datetime.datetime) -> Mapping[str, str]:
