@@ -34,6 +34,9 @@ class Group:
         self.probe = ""
         """A root that is assembled for a container which is never created: attacks on creation ask for it."""
 
+        self.victim: tuple[str, dict[int, bytes]] | None = None
+        """A container that has written to the scratch, and the disk's blocks that changed with it."""
+
     @property
     def app_layers(self) -> list[str]:
         """Of `app` and `reader`, top first."""

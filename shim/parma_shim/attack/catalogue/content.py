@@ -13,7 +13,7 @@ from parma_shim.attack.outcome import AttackError, Observation, all_of, denied, 
 from parma_shim.attack.policy import READ_BACK, WRITE
 from parma_shim.attack.program import CANARY_TEXT, EILSEQ, EIO
 from parma_shim.attack.registry import Must, Stage, attack
-from parma_shim.attack.rig import POD
+from parma_shim.attack.rig import POD, Rig
 from parma_shim.attack.scratch_file import (
     BLOCK,
     LUKS_MAGIC,
@@ -115,8 +115,7 @@ async def null_cipher(lab: Lab) -> Observation:
 async def read_scratch(lab: Lab) -> Observation:
     group = await lab.group()
     assert group.rig.scratch is not None
-    if status := await group.rig.execute_and_wait(group.app, WRITE):
-        raise AttackError(f"the container could not write: {status}")
+    await _write(group.rig, group.app)
     needle = CANARY_TEXT[:16]
     number = 0
     for at, block in used_blocks(group.rig.scratch):
@@ -136,18 +135,16 @@ Blocks: TypeAlias = dict[int, bytes]
 async def _tampered(lab: Lab, tampers: Mapping[str, Callable[[Blocks], Blocks]]) -> Observation:
     """Blocks that a write of the container's changed are tampered with, read by it, and put back."""
     group = await lab.group()
-    disk = group.rig.scratch
+    rig = group.rig
+    disk = rig.scratch
     assert disk is not None
-    await _write(group)
-    before = snapshot(disk)
-    await _write(group)
-    changed = {at: block for at, block in snapshot(disk).items() if before.get(at) != block}
+    container, changed = await _victim(group)
     seen = []
     for what, tamper in tampers.items():
         write_blocks(disk, tamper(changed))
-        during = await group.rig.execute_and_wait(group.app, READ_BACK)
+        during = await rig.execute_and_wait(container, READ_BACK)
         write_blocks(disk, changed)
-        after = await group.rig.execute_and_wait(group.app, READ_BACK)
+        after = await rig.execute_and_wait(container, READ_BACK)
         text = f"{what} ({len(changed)} blocks): reading ends with error {during}, put back with {after}"
         if during not in (EIO, EILSEQ) or after:
             raise AttackError(text)
@@ -155,8 +152,26 @@ async def _tampered(lab: Lab, tampers: Mapping[str, Callable[[Blocks], Blocks]])
     return all_of(*seen)
 
 
-async def _write(group: Group) -> None:
-    if status := await group.rig.execute_and_wait(group.app, WRITE):
+async def _victim(group: Group) -> tuple[str, Blocks]:
+    """A container that has written a file, and the blocks of the disk that changed with it.
+
+    Made once: a block that holds the same text again is the same ciphertext, and would not be found by comparing.
+    """
+    if group.victim is None:
+        disk = group.rig.scratch
+        assert disk is not None
+        container = await group.assemble()
+        await group.rig.create(container)
+        await group.rig.start(container)
+        before = snapshot(disk)
+        await _write(group.rig, container)
+        changed = {at: block for at, block in snapshot(disk).items() if before.get(at) != block}
+        group.victim = container, changed
+    return group.victim
+
+
+async def _write(rig: Rig, container: str) -> None:
+    if status := await rig.execute_and_wait(container, WRITE):
         raise AttackError(f"the container could not write: {status}")
 
 

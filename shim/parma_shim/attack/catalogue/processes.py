@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from parma_api.channel.stream import ByteStream
 from parma_api.gen.parma.agent import v1
 from parma_api.status import Code
 from parma_shim.attack.lab import Lab
@@ -13,6 +14,8 @@ from parma_shim.attack.program import CANARY_TEXT, EAFNOSUPPORT, EPERM
 from parma_shim.attack.registry import Must, attack
 from parma_shim.attack.rig import POD
 
+NOTICE = b"parma: stdout withheld by policy\n"
+"""What the agent says in a withheld stream's place; nothing of the workload."""
 _EACCES = 13
 SHELL = ("/bin/sh", "-c", "id")
 
@@ -71,16 +74,24 @@ async def standard_streams(lab: Lab) -> Observation:
     await rig.create(container, READ, stdio=stdio)
     await rig.start(container)
     status = await rig.wait(container)
-    async with asyncio.timeout(20):
-        got = await out.read() + await error.read()
+    async with asyncio.timeout(40):
+        got = await _all(out) + await _all(error)
     await rig.remove(container)
-    if got or status:
+    if got not in (b"", NOTICE) or status:
         raise AttackError(f"{len(got)} bytes of a withheld stream; exit status {status}")
     sensitive = await _streams_that_are_allowed(lab)
     return Observation(
-        f"64 KiB written by the container, 0 bytes seen, its exit status 0; {sensitive}",
+        f"64 KiB written by the container, none of it seen, its exit status 0; {sensitive}",
         ("withheld",),
     )
+
+
+async def _all(stream: ByteStream) -> bytes:
+    """To its end."""
+    got = b""
+    while part := await stream.read():
+        got += part
+    return got
 
 
 async def _streams_that_are_allowed(lab: Lab) -> str:
@@ -90,10 +101,8 @@ async def _streams_that_are_allowed(lab: Lab) -> str:
     number, out = group.rig.open_stream()
     await group.rig.create(container, READ, stdio=v1.Stdio(stdout=number))
     await group.rig.start(container)
-    got = b""
     async with asyncio.timeout(40):
-        while part := await out.read():
-            got += part
+        got = await _all(out)
     await group.rig.wait(container)
     await group.rig.remove(container)
     if got != CANARY_TEXT:
