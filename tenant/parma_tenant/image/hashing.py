@@ -67,6 +67,14 @@ class HashCache:
         except OSError:
             part.unlink(missing_ok=True)
 
+    def by_root(self) -> dict[str, LayerFacts]:
+        """Facts of all layers that were ever hashed here, by root hash."""
+        found = {}
+        for path in self._folder.glob("sha*-*"):
+            if path.suffix != ".part" and (layer := self.get(path.name.replace("-", ":", 1))):
+                found[str(layer.root_hash)] = layer.facts
+        return found
+
     def _path(self, diff_id: str) -> Path:
         return self._folder / diff_id.replace(":", "-", 1)
 
