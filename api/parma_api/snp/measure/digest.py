@@ -63,9 +63,18 @@ def memory_digest(firmware: Firmware, hashes: KernelHashes | None) -> bytes:
 
 def with_vcpus(memory: bytes, firmware: Firmware, vcpus: Vcpus) -> bytes:
     """The digest with the state of each vCPU: the first starts at the reset vector, the others in the firmware."""
+    return list(by_count(memory, firmware, vcpus))[-1]
+
+
+def by_count(memory: bytes, firmware: Firmware, vcpus: Vcpus) -> Iterator[bytes]:
+    """The digests for 1, 2, ... `vcpus.count` vCPUs."""
     first = vmsa_page(vmsa(BOOT_ADDRESS, vcpus.signature, vcpus.features))
     other = vmsa_page(vmsa(firmware.reset_address, vcpus.signature, vcpus.features))
-    return extend(memory, [first, *[other] * (vcpus.count - 1)])
+    digest = extend(memory, [first])
+    yield digest
+    for _ in range(1, vcpus.count):
+        digest = extend(digest, [other])
+        yield digest
 
 
 def _section_pages(
