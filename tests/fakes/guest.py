@@ -1,6 +1,6 @@
 """A guest without a VM: the agent's protocol over a socket pair, with real local processes in place of containers.
 
-`FakeMachine` stands where QEMU is (its pid is a sleeping process, so that killing "the VM" means something), `FakeAgent`
+`FakeMachine` stands where QEMU is (its pid is a sleeping process: killing "the VM" means something), `FakeAgent`
 where the agent is. `Behaviour` makes a guest late, silent, wrong or hostile, call by call.
 """
 
@@ -56,6 +56,9 @@ class Behaviour:
     def called(self, method: str) -> list[betterproto.Message]:
         """The requests of one method."""
         return [request for name, request in self.calls if name == method]
+
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Calls by method that wait for an event before anything happens."""
 
     def methods(self) -> list[str]:
         """The names of all calls, in order."""
@@ -123,6 +126,9 @@ class FakeAgent(v1.AgentBase):
         self, info: MethodInfo, request: betterproto.Message, proceed: Proceed
     ) -> betterproto.Message:
         self._behaviour.calls.append((info.method, request))
+        held = self._behaviour.held.get(info.method)
+        if held is not None:
+            await held.wait()
         answer = self._behaviour.answers.get(info.method)
         return await (answer(request) if answer is not None else proceed(request))
 
@@ -513,6 +519,9 @@ class FakeRunning:
 
     machine: FakeMachine
     cgroups: tuple[Path, ...] = ()
+
+    async def certificates(self) -> bytes:
+        return b"the stub's"
 
     async def close(self) -> None:
         await self.machine.stop()

@@ -8,7 +8,9 @@ changes it, as in hardware.
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +53,16 @@ class Authority:
 
 
 def load_or_create(folder: Path, product: str = "Milan") -> Authority:
-    """The authority kept in `folder`, made when there is none. Keys are readable by their owner only."""
+    """The authority kept in `folder`, made when there is none, once, also by several at the same time.
+
+    Keys are readable by their owner only.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = [folder / f"{product}.{part}" for part in ("ark.pem", "ask.pem", "ask.key")]
-    if not all(path.exists() for path in names):
-        _create(folder, product)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(path.exists() for path in names):
+            _create(folder, product)
     ark, ask = (x509.load_pem_x509_certificate(path.read_bytes()) for path in names[:2])
     key = serialization.load_pem_private_key(names[2].read_bytes(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
@@ -160,6 +167,20 @@ def vcek_certificate(authority: Authority, chip_seed: bytes, tcb: Tcb) -> x509.C
         extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(f"{_ARC}.{suffix}"), value)
         builder = builder.add_extension(extension, critical=False)
     return builder.sign(authority.ask_key, hashes.SHA384(), rsa_padding=_PSS)
+
+
+def host_certificates(authority: Authority, leaf: x509.Certificate, tcb: Tcb) -> bytes:
+    """What Azure's certificate service answers, and `host-amd-cert-base64` holds: JSON with PEM in it.
+
+    tcbm is the TCB as a number of 16 hexadecimal digits, the microcode's level first.
+    """
+    document = {
+        "vcekCert": leaf.public_bytes(serialization.Encoding.PEM).decode(),
+        "tcbm": tcb.to_bytes()[::-1].hex().upper(),
+        "certificateChain": authority.pem().decode(),
+        "cacheControl": "86400",
+    }
+    return json.dumps(document).encode()
 
 
 def _extensions(chip_seed: bytes, tcb: Tcb) -> dict[str, bytes]:

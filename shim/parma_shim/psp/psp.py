@@ -23,7 +23,14 @@ from parma_api.snp.report import (
     with_signature,
 )
 from parma_api.status import InvalidArgumentError
-from parma_shim.psp.chain import Authority, Tcb, chip_id, vcek_certificate, vcek_key
+from parma_shim.psp.chain import (
+    Authority,
+    Tcb,
+    chip_id,
+    host_certificates,
+    vcek_certificate,
+    vcek_key,
+)
 
 DEFAULT_POLICY = 0x30000
 """Guest policy: SMT allowed, and the bit that must be one."""
@@ -59,6 +66,8 @@ class Processor:
         self._key = vcek_key(launch.chip_seed, launch.tcb)
         self._report_id = os.urandom(32)
         leaf = vcek_certificate(authority, launch.chip_seed, launch.tcb)
+        self.certificates = host_certificates(authority, leaf, launch.tcb)
+        """As a host hands them to a guest beside its policy: `host_certificates`."""
         der = serialization.Encoding.DER
         self._table = certificate_table(
             {

@@ -1,13 +1,16 @@
 """The PSP's process: `python -m parma_shim.psp.serve FD`, launch values as JSON on standard input, once.
 
-FD is a connected stream socket whose other end is the VM's virtio-serial port `parma.psp`. The process ends when that
-end closes. It alone holds the signing key; there is no message that sets a value.
+First it tells the certificates that belong to its reports on standard output, in the form of Azure's certificate
+service. FD is a connected stream socket whose other end is the VM's virtio-serial port `parma.psp`. The process ends
+when that end closes. It alone holds the signing key; there is no message that sets a value.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -46,6 +49,15 @@ def serve(processor: Processor, peer: socket.socket) -> None:
         peer.sendall(processor.answer(kind + body))
 
 
+def _tell(certificates: bytes) -> None:
+    """The reader may be gone already. The descriptor stays taken, so that nothing else gets its number."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, certificates)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
 def main() -> int:
     """Reads the launch values, then serves. Exit 0 when the VM is gone."""
     values = json.load(sys.stdin)
@@ -54,8 +66,10 @@ def main() -> int:
         host_data=bytes.fromhex(values["host_data"]),
     )
     authority = load_or_create(Path(values["folder"]))
+    processor = Processor(authority, launch)
     with socket.socket(fileno=int(sys.argv[1])) as peer:
-        serve(Processor(authority, launch), peer)
+        _tell(processor.certificates)
+        serve(processor, peer)
     return 0
 
 

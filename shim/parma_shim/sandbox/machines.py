@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +17,11 @@ from parma_api.launch import UvmImage, Variant, snp_launch
 from parma_api.status import ApiError
 from parma_shim.config import ChannelSetting, Config
 from parma_shim.sandbox.ports import Launch
+from parma_shim.sandbox.processor import StubProcessor, start_processor
 from parma_shim.vmm import vsock
 from parma_shim.vmm.accel import choose_accelerator, choose_variant, sev_parameters
 from parma_shim.vmm.cgroup import PodCgroups, make_pod_cgroups
 from parma_shim.vmm.config import Accelerator, MachineConfig, Vsock
-from parma_shim.vmm.errors import VmmSetupError
 from parma_shim.vmm.image import find_image
 from parma_shim.vmm.machine import Machine, start_machine
 from parma_shim.vmm.privileges import vmm_privileges
@@ -40,11 +37,14 @@ class HostMachine:
 
     machine: Machine
     _cgroups: PodCgroups
-    _processor: subprocess.Popen[bytes] | None
+    _processor: StubProcessor | None
 
     @property
     def cgroups(self) -> tuple[Path, ...]:
         return self._cgroups.made
+
+    async def certificates(self) -> bytes:
+        return b"" if self._processor is None else await self._processor.certificates()
 
     async def close(self) -> None:
         try:
@@ -55,9 +55,7 @@ class HostMachine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.machine.pid, signal.SIGKILL)
         if self._processor is not None:
-            self._processor.kill()
-            await asyncio.to_thread(self._processor.wait)
-            self._processor = None
+            await self._processor.close()
         await asyncio.to_thread(self._cgroups.remove)
 
 
@@ -128,7 +126,7 @@ class Launcher:
 
     def _processor(
         self, image: UvmImage, launch: Launch, closing: contextlib.ExitStack
-    ) -> tuple[subprocess.Popen[bytes] | None, int | None]:
+    ) -> tuple[StubProcessor | None, int | None]:
         """The stub's security processor, for the stub image alone; and the end of its socket that QEMU gets."""
         if image.variant is not Variant.STUB:
             return None, None
@@ -140,36 +138,13 @@ class Launcher:
             "host_data": launch.pod.policy.host_data.hex(),
             "folder": str(self._config.lib_dir / "stub"),
         }
-        process = _start_processor(ours.fileno())
-        assert process.stdin is not None
-        with process.stdin:
-            process.stdin.write(json.dumps(values).encode())
-        return process, theirs.fileno()
+        return start_processor(ours.fileno(), values), theirs.fileno()
 
 
 def stub_measurement(image: UvmImage) -> bytes:
     """What stands for a launch measurement in the stub's reports: SHA-384 over the digests of the image's files."""
     text = "\n".join([image.cmdline, *(file.sha256 for file in image.files)])
     return hashlib.sha384(text.encode()).digest()
-
-
-def _start_processor(fd: int) -> subprocess.Popen[bytes]:
-    """Isolated as the shim itself, with the shim's folders to import from."""
-    program = (
-        "import sys\n"
-        f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"
-        "from parma_shim.psp.serve import main\n"
-        "sys.exit(main())\n"
-    )
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", program, str(fd)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(fd,),
-        )
-    except OSError as error:
-        raise VmmSetupError(f"the stub's processor cannot be started: {error.strerror}") from error
 
 
 def _cgroups(path: str) -> PodCgroups:

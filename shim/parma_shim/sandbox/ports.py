@@ -88,6 +88,10 @@ class RunningMachine(Protocol):
         """Those that were made for it, outermost first."""
         ...
 
+    async def certificates(self) -> bytes:
+        """Those of the stub's processor, for reports that it signs; b"" where hardware signs."""
+        ...
+
     async def close(self) -> None:
         """Stops the machine and takes the rest away. Idempotent, bounded in time, raises nothing."""
 

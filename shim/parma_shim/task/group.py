@@ -132,8 +132,7 @@ class Group:
             streams = stdio.connect(pod.channel)
             unclaimed.pop_all()  # `create` takes them over
         task.guest = await pod.create(plan, layers, streams)
-        task.init.stdio = stdio
-        stdio.relay()
+        task.init.connected(stdio)
         return pod
 
     async def _ensure_pod(
@@ -192,14 +191,18 @@ class Group:
             )
         pod = self._require_pod()
         stdio = await ProcessStdio.open(process.paths, self._identity(task.id))
+        size = process.size
         try:
             streams = stdio.connect(pod.channel)
             await pod.asked(pod.agent.exec_process(_exec_request(task, process, streams)))
         except BaseException:
             await stdio.close()
             raise
-        process.stdio, process.pid = stdio, pod.pid
-        stdio.relay()
+        process.pid = pod.pid
+        process.connected(stdio)
+        if process.size != size:
+            with contextlib.suppress(ApiError):  # it may have ended
+                await pod.agent.resize(task.guest.id, process.exec_id, *process.size)
 
     async def _watch_init(self, task: Task) -> None:
         assert task.guest is not None

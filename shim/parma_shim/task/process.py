@@ -36,6 +36,21 @@ class Process:
     """Start, Delete and the end take turns; signals and questions wait for nobody."""
     size: tuple[int, int] = (0, 0)
     """Of a terminal, wished before the process exists."""
+    input_ended: bool = False
+    """CloseIO came; it may come while Start is under way."""
+
+    def connected(self, stdio: ProcessStdio) -> None:
+        """The streams are in the guest's hands: bytes begin to move."""
+        self.stdio = stdio
+        stdio.relay()
+        if self.input_ended:
+            stdio.close_stdin()
+
+    def end_input(self) -> None:
+        """CloseIO. Idempotent."""
+        self.input_ended = True
+        if self.stdio is not None:
+            self.stdio.close_stdin()
 
     def require(self, action: Action) -> Status:
         """The status that the action leads to. Raises as `states.after`."""

@@ -127,8 +127,8 @@ class TaskService(v2.TaskBase):
 
     async def close_io(self, close_io_request: v2.CloseIoRequest) -> Empty:
         _, process = self._find(close_io_request.id, close_io_request.exec_id)
-        if close_io_request.stdin and process.stdio is not None:
-            process.stdio.close_stdin()
+        if close_io_request.stdin:
+            process.end_input()
         return Empty()
 
     async def pids(self, pids_request: v2.PidsRequest) -> v2.PidsResponse:

@@ -82,7 +82,9 @@ async def test_27_a_reader_that_goes_and_comes_back(shim: Rig) -> None:
     assert await asyncio.to_thread(os.read, first, 3) == b"one"
     os.close(first)
     await asyncio.to_thread(into.write_bytes, b"go\n")
-    await shim.task.wait(v2.WaitRequest(id="c"))  # the rest waits for the reader, in the shim and before
+    await shim.task.wait(
+        v2.WaitRequest(id="c")
+    )  # the rest waits for the reader, in the shim and before
     assert await read_all(out) == bytes(200_000)
     assert await shim.finish("c") == 0
 
@@ -108,6 +110,40 @@ async def test_27_exec_in_a_terminal_of_a_wished_size(shim: Rig) -> None:
     reading = asyncio.create_task(read_all(out))
     await shim.task.start(v2.StartRequest(id="c", exec_id="e"))
     assert await reading == b"5 7\r\n"
+    assert await shim.finish("c", "e") == 0
+
+
+async def test_27_input_that_ends_while_the_process_is_started(shim: Rig) -> None:
+    await shim.run("c", "sleep", "60")
+    into, out = shim.fifo("in"), shim.fifo("out")
+    await shim.exec("c", "e", "cat", stdin=str(into), stdout=str(out))
+    reading = asyncio.create_task(read_all(out))
+    writing = asyncio.create_task(asyncio.to_thread(into.write_bytes, b"all"))
+    held = shim.behaviour.held["ExecProcess"] = asyncio.Event()
+    starting = asyncio.create_task(shim.task.start(v2.StartRequest(id="c", exec_id="e")))
+    await writing
+    await shim.task.close_io(v2.CloseIoRequest(id="c", exec_id="e", stdin=True))
+    held.set()
+    await starting
+    assert await reading == b"all"
+    assert await shim.finish("c", "e") == 0
+
+
+async def test_27_a_size_wished_while_the_process_is_started(shim: Rig) -> None:
+    await shim.run("c", "sleep", "60")
+    into, out = shim.fifo("in"), shim.fifo("out")
+    script = "read line; stty size"
+    await shim.exec("c", "e", "sh", "-c", script, terminal=True, stdin=str(into), stdout=str(out))
+    reading = asyncio.create_task(read_all(out))
+    held = shim.behaviour.held["ExecProcess"] = asyncio.Event()
+    starting = asyncio.create_task(shim.task.start(v2.StartRequest(id="c", exec_id="e")))
+    while "ExecProcess" not in shim.behaviour.methods():
+        await asyncio.sleep(0.01)
+    await shim.task.resize_pty(v2.ResizePtyRequest(id="c", exec_id="e", width=7, height=5))
+    held.set()
+    await starting
+    await asyncio.to_thread(into.write_bytes, b"\n")
+    assert (await reading).endswith(b"5 7\r\n")
     assert await shim.finish("c", "e") == 0
 
 

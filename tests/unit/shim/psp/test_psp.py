@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from parma_api.snp import psp_wire, report
+from parma_api.snp.certificate_table import Slot, parse_table
 from parma_api.status import InvalidArgumentError
 from parma_shim.psp import chain, psp
+from parma_tenant.verify.intake import read_certificates
 
 LAUNCH = psp.LaunchValues(measurement=b"m" * 48, host_data=b"h" * 32)
 
@@ -24,6 +26,9 @@ LAUNCH = psp.LaunchValues(measurement=b"m" * 48, host_data=b"h" * 32)
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> chain.Authority:
     return chain.load_or_create(tmp_path_factory.mktemp("stub"))
+
+
+THIM = {"vcekCert", "tcbm", "certificateChain", "cacheControl"}
 
 
 def ask(processor: psp.Processor, request: psp_wire.Request) -> bytes:
@@ -83,6 +88,31 @@ def test_the_table_holds_the_three_certificates(authority: chain.Authority) -> N
     assert table[72:96] == bytes(24)
 
 
+def test_what_a_host_hands_to_a_guest(authority: chain.Authority) -> None:
+    processor = psp.Processor(authority, LAUNCH)
+    document = json.loads(processor.certificates)
+    assert set(document) == THIM
+    assert document["tcbm"] == "DB18000000000004"
+    table = parse_table(ask(processor, psp_wire.CertificatesRequest()))
+    given = [cert.der for cert in read_certificates(processor.certificates).given]
+    assert given == [table[Slot.VCEK], table[Slot.ASK], table[Slot.ARK]]
+
+
+def test_two_at_once_make_one_authority(tmp_path: Path) -> None:
+    program = "import sys, pathlib; from parma_shim.psp.chain import load_or_create as f; f(pathlib.Path(sys.argv[1]))"
+    made = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(3)]
+    assert [process.wait(60) for process in made] == [0, 0, 0]
+    kept = chain.load_or_create(tmp_path)
+    kept.ask.verify_directly_issued_by(kept.ark)
+    assert kept.ask_key.public_key() == kept.ask.public_key()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "Milan.ark.pem",
+        "Milan.ask.key",
+        "Milan.ask.pem",
+        "lock",
+    ]
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"\0", b"\1short", b"\2extra", b"\1" + bytes(64) + b"\4\0\0\0", b"\xff" * 69]
 )
@@ -105,6 +135,7 @@ def test_the_process_serves_until_its_peer_closes(
     process = subprocess.Popen(
         [sys.executable, "-m", "parma_shim.psp.serve", str(theirs.fileno())],
         stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         pass_fds=[theirs.fileno()],
     )
     theirs.close()
@@ -113,6 +144,8 @@ def test_the_process_serves_until_its_peer_closes(
         assert process.stdin is not None
         process.stdin.write(json.dumps(values).encode())
         process.stdin.close()
+        assert process.stdout is not None
+        assert set(json.load(process.stdout)) == THIM
         ours.sendall(psp_wire.encode_request(psp_wire.ReportRequest(b"x" * 64)))
         with ours.makefile("rb") as file:
             header = file.read(psp_wire.ANSWER_HEADER_SIZE)

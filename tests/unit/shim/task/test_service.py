@@ -286,6 +286,13 @@ async def test_order_of_calls_to_the_guest(shim: Rig) -> None:
     ]
 
 
+async def test_the_stubs_certificates_go_with_the_policy(shim: Rig) -> None:
+    await shim.run("c", "true")
+    [request] = [x for name, x in shim.behaviour.calls if name == "SetPolicy"]
+    assert isinstance(request, v1.SetPolicyRequest)
+    assert request.certificates == b"the stub's"
+
+
 async def test_a_layer_goes_with_its_last_user(shim: Rig) -> None:
     shim.images.names = {"a": ["base", "one"], "b": ["base", "two"]}
     await shim.run("a", "sleep", "60")
