@@ -459,6 +459,11 @@ class FakeMachine:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return self._process.poll() is None
+
     def hash_at(self, lun: int) -> str:
         """The root hash of the layer that is plugged in there: the file's content."""
         return os.pread(self.disks[ScsiAddress(0, lun)], 64, 0).decode()

@@ -28,6 +28,7 @@ from parma_shim.sandbox.document import Object, read_document, text_map
 from parma_shim.sandbox.plan import CONTAINER_TYPE, plan_container, plan_sandbox
 from parma_shim.sandbox.pod import KILLED, Pod, start_pod
 from parma_shim.sandbox.ports import Layer, Ports, RunningMachine
+from parma_shim.sandbox.rootfs import check_rootfs
 from parma_shim.task.events import Publisher
 from parma_shim.task.process import Process, Task
 from parma_shim.task.states import Action, Kind, Status
@@ -40,6 +41,7 @@ EXECS_DEADLINE = 2.0
 """Seconds that execs may outlive their container's first process."""
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 
 class Group:
@@ -101,6 +103,7 @@ class Group:
         undo: contextlib.AsyncExitStack,
     ) -> Task:
         bundle = Path(request.bundle)
+        check_rootfs(request.rootfs)
         document = await asyncio.to_thread(read_document, bundle)
         is_sandbox = text_map(document, "annotations").get(CONTAINER_TYPE) == "sandbox"
         paths = StdioPaths(request.stdin, request.stdout, request.stderr, request.terminal)
@@ -127,7 +130,7 @@ class Group:
         finding = asyncio.ensure_future(self._ports.layers(task.id))
         async with contextlib.AsyncExitStack() as unclaimed:
             unclaimed.push_async_callback(_drop_layers, finding)
-            pod = await self._ensure_pod(document, task.id, options, undo)
+            pod = await _unless_failed(self._ensure_pod(document, task.id, options, undo), finding)
             layers = await finding
             streams = stdio.connect(pod.channel)
             unclaimed.pop_all()  # `create` takes them over
@@ -356,6 +359,24 @@ class Group:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ApiError):
             log.error("an error of the shim's own", exc_info=error)
+
+
+async def _unless_failed(work: Coroutine[object, object, T], finding: asyncio.Future[F]) -> T:
+    """`work`, ended as soon as `finding` has failed: nobody waits for the boot of a VM that will run nothing."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait((task, finding), return_when=asyncio.FIRST_EXCEPTION)
+        failed = finding.done() and not finding.cancelled() and finding.exception() is not None
+        if not failed or task.done():
+            return await task
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait((task,))
+        raise
+    task.cancel()
+    await asyncio.wait((task,))
+    finding.result()
+    raise AssertionError("unreachable: `finding` has failed")
 
 
 async def _drop_layers(finding: asyncio.Future[Sequence[Layer]]) -> None:

@@ -137,7 +137,7 @@ async def test_27_a_size_wished_while_the_process_is_started(shim: Rig) -> None:
     reading = asyncio.create_task(read_all(out))
     held = shim.behaviour.held["ExecProcess"] = asyncio.Event()
     starting = asyncio.create_task(shim.task.start(v2.StartRequest(id="c", exec_id="e")))
-    while "ExecProcess" not in shim.behaviour.methods():
+    while "ExecProcess" not in shim.behaviour.methods():  # noqa: ASYNC110 -- the fake has no event for it
         await asyncio.sleep(0.01)
     await shim.task.resize_pty(v2.ResizePtyRequest(id="c", exec_id="e", width=7, height=5))
     held.set()
@@ -204,8 +204,8 @@ async def test_28_streams_are_closed_before_delete_and_nothing_grows(shim: Rig) 
         assert await shim.finish("c") == 1
         out.unlink()
         if turn == 1:
-            before = len(os.listdir("/proc/self/fd"))
-    assert len(os.listdir("/proc/self/fd")) <= before
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
     assert shim.group.pod is not None
     assert len(shim.group.pod._layers.users()) == 2
     assert len(asyncio.all_tasks()) < 40
@@ -219,8 +219,8 @@ async def test_28_many_execs(shim: Rig) -> None:
         await shim.task.start(v2.StartRequest(id="c", exec_id=f"e{turn}"))
         assert await shim.finish("c", f"e{turn}") == 0
         if turn == 1:
-            before = len(os.listdir("/proc/self/fd"))
-    assert len(os.listdir("/proc/self/fd")) <= before
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
     assert shim.group.tasks["c"].execs == {}
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from parma_api.gen.containerd import types
 from parma_api.gen.containerd.task import v2
 from parma_api.gen.containerd.v1.types import Status
 from parma_api.gen.io.containerd.cgroups.v2 import Metrics
 from parma_api.gen.parma.agent import v1
-from parma_api.status import Code, RemoteError
+from parma_api.status import Code, NotFoundError, RemoteError
 from tests.fakes.rig import Rig, document, read_all, rig
 
 
@@ -344,6 +345,28 @@ async def test_no_layers_no_disk(shim: Rig) -> None:
         await shim.create("c", "true")
     assert shim.behaviour.called("MountLayer") == []
     assert shim.group.pod is None
+
+
+async def test_38_a_missing_blob_ends_the_boot(shim: Rig) -> None:
+    shim.images.error = NotFoundError("layer sha256:12 is not in containerd's store")
+    shim.behaviour.held["Health"] = asyncio.Event()
+    with refused(Code.NOT_FOUND, "layer sha256:12 is not in containerd's store"):
+        await shim.create("c", "true")
+    assert [machine.running for machine in shim.behaviour.machines] == [False]
+    assert shim.group.pod is None
+    shim.images.error = None
+    del shim.behaviour.held["Health"]
+    await shim.run("c", "true")
+    assert await shim.finish("c") == 0
+
+
+async def test_40_an_unknown_root(shim: Rig) -> None:
+    request = v2.CreateTaskRequest(
+        id="c", bundle=shim.bundle("c", document("true")), rootfs=[types.Mount(type="9p")]
+    )
+    with refused(Code.UNIMPLEMENTED, "a mount of type '9p' is not known"):
+        await shim.task.create(request)
+    assert shim.behaviour.machines == []
 
 
 CRI = "io.kubernetes.cri."
