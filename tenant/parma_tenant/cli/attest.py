@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib
 import json
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from parma_api.snp.report import host_data_of
 from parma_api.status import FailedPreconditionError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def attest() -> None:
     help="A root to trust beside AMD's, such as the stub's ARK. Never for production.",
 )
 @click.option("--transcript", type=_FILE, help="The group's transcript, whose head is reported.")
+@click.option("--policy", type=_FILE, help="The policy, to replay the transcript against.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
     *,
@@ -76,6 +79,7 @@ def verify(
     expect: Path | None,
     trust_root: tuple[Path, ...],
     transcript: Path | None,
+    policy: Path | None,
     as_json: bool,
 ) -> None:
     """Check a report, its certificates and what it says; print every check by name.
@@ -89,6 +93,8 @@ def verify(
     from parma_tenant.verify.judge import verify as judge
     from parma_tenant.verify.transcript import with_transcript
 
+    if policy is not None and transcript is None:
+        raise click.UsageError("--policy replays a transcript: give it with --transcript")
     evidence = Evidence(
         report=_read(report),
         certificates=tuple(_read(path) for path in certs),
@@ -98,9 +104,29 @@ def verify(
     at = datetime.datetime.now(datetime.UTC) if when is None else parse_time(when)
     verification = judge(evidence, at, expectation, _roots(trust_root))
     if transcript is not None:
-        verification = with_transcript(verification, evidence.report, _read(transcript))
+        shown = _read(transcript)
+        verification = with_transcript(verification, evidence.report, shown)
+        if policy is not None:
+            verification = _replayed(verification, evidence.report, shown, _read(policy))
     click.echo(json.dumps(verification.to_json()) if as_json else _table(verification))
     click.get_current_context().exit(0 if verification.verdict == "accept" else 1)
+
+
+def _replayed(
+    verification: Verification, report: bytes, transcript: bytes, policy: bytes
+) -> Verification:
+    """With `transcript.replay`; a transcript that is refused already is not replayed."""
+    from parma_tenant.cli.policy import with_loader
+    from parma_tenant.verify.replay import check_replay
+    from parma_tenant.verify.transcript import parse_transcript
+
+    if any(check.name.startswith("transcript.") for check in verification.failures):
+        return verification
+    if verification.check("report.length").result == "fail":
+        return verification
+    parsed, host_data = parse_transcript(transcript), host_data_of(report)
+    check = with_loader(None, None, lambda loader: check_replay(loader, policy, parsed, host_data))
+    return dataclasses.replace(verification, checks=(*verification.checks, check))
 
 
 def parse_time(text: str) -> datetime.datetime:
