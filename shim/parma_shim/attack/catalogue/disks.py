@@ -241,14 +241,13 @@ async def unmounts(lab: Lab) -> Observation:
     rig = group.rig
     scratch = v1.UnmountScratchRequest(target=pod_directory(POD))
     foreign = v1.UnmountOverlayRequest(container_id=group.probe, target=root_path(group.app))
+    in_use = Code.FAILED_PRECONDITION
+    base = group.targets["base"]
     seen = [
-        await refused(what, call, Code.FAILED_PRECONDITION)
-        for what, call in (
-            ("a layer in use", rig.unmount_layer(group.targets["base"])),
-            ("a root in use", rig.unmount_overlay(group.app)),
-            ("the scratch in use", rig.agent.unmount_scratch(scratch)),
-            ("another container's root", rig.agent.unmount_overlay(foreign)),
-        )
+        await refused("a layer in use", rig.unmount_layer(base), in_use),
+        await refused("a root in use", rig.unmount_overlay(group.app), in_use),
+        await refused("the scratch in use", rig.agent.unmount_scratch(scratch), in_use),
+        await stopped("another container's root", rig.agent.unmount_overlay(foreign)),
     ]
     seen.append(await stopped("a layer that is not there", rig.unmount_layer(rig.new_target())))
     seen.append(await stopped("a root that is not there", rig.unmount_overlay(rig.new_id())))
