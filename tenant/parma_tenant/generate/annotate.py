@@ -73,7 +73,9 @@ def annotate(text: str, changes: Sequence[Change | None]) -> str:
             edits += _edits(kind, node, change)
     done = text
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
-        done = done[: edit.start] + edit.text + done[edit.end :]
+        # A block scalar ends behind its last line end, which has to stay.
+        end = edit.start + len(done[edit.start : edit.end].rstrip())
+        done = done[: edit.start] + edit.text + done[end:]
     return done
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 _LIST: Final = r"^{name}\s*:?=\s*"
 _BINDING: Final = re.compile(r"^([a-z_0-9]+)\s*:?=\s*([^\n]+)$", re.MULTILINE)
-_TRAILING: Final = re.compile(r",(\s*[\]}])")
+_NO_JSON: Final = re.compile(r'("(?:\\.|[^"\\\n])*")|#[^\n]*|,(?=\s*[\]}])')
+"""A text, which stays; a comment and a trailing comma, which JSON has not."""
 _SPACE: Final = re.compile(r"[\s,]*")
 
 
@@ -57,7 +58,7 @@ class Written:
 
 def read_policy(text: str) -> Written:
     """Never fails: what is no literal is absent."""
-    blanked = _TRAILING.sub(r" \1", text)
+    blanked = _NO_JSON.sub(lambda found: found[1] or " " * len(found[0]), text)
     names = ("fragments", "external_processes", "platform_rules", "allow_port_forward")
     lists = {name: found for name in names if (found := _literal(blanked, name)) is not None}
     bindings: dict[str, str] = {}

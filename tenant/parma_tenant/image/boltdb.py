@@ -81,20 +81,20 @@ class Bolt:
         if depth > _MAX_DEPTH:
             raise self._damaged()
         _, flags, count, _ = self._unpack(_PAGE, page, 0)
+        if flags not in (_IS_LEAF, _IS_BRANCH):
+            raise self._damaged()
         for number in range(count):
             at = _PAGE.size + 16 * number
-            if flags & _IS_LEAF:
+            if flags == _IS_LEAF:
                 kind, position, key_size, value_size = self._unpack(_ELEMENT, page, at)
                 start = at + position
                 end = start + key_size
                 if end + value_size > len(page):
                     raise self._damaged()
                 yield page[start:end], page[end : end + value_size], bool(kind & _IS_BUCKET)
-            elif flags & _IS_BRANCH:
+            else:
                 _, _, child = self._unpack(_BRANCH_ELEMENT, page, at)
                 yield from self._page_items(child, depth + 1)
-            else:
-                raise self._damaged()
 
     def _unpack(self, form: struct.Struct, data: bytes, at: int) -> tuple[int, ...]:
         if at < 0 or at + form.size > len(data):
