@@ -1,0 +1,1 @@
+"""Tests of Parma in a real cluster, and the cluster itself."""
