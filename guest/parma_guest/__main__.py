@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from parma_api.wire import lean
+from parma_guest.boot.prewarm import prewarm
 
+if os.getpid() == 1:
+    prewarm()
 lean.prepare()
 
-import asyncio  # noqa: E402 (the line above makes the next imports cheap)
-import os  # noqa: E402
+import asyncio  # noqa: E402 (the lines above make the next imports cheap)
 
 from parma_api.status import ApiError  # noqa: E402
 from parma_guest.agent.boot import run  # noqa: E402

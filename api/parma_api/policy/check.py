@@ -25,6 +25,8 @@ FORBIDDEN_BUILTINS: Final = frozenset(
         "rego.metadata.rule", "rego.parse_module", "providers.aws.sign_req",
     }
 )  # fmt: skip
+_ENVIRONMENT: Final = {**child.ENVIRONMENT, "GOGC": "off", "GOMEMLIMIT": "160MiB"}
+"""A check lives for a moment: its collector would only cost time, unless a text is very large."""
 _FORBIDDEN_FEATURES: Final = frozenset({"rego_v2", "rego_v2_import"})
 
 
@@ -67,7 +69,7 @@ class Checker:
 
     async def _run(self, argv: list[str], scratch: Path) -> list[str]:
         try:
-            status, _, stderr = await child.run(argv, scratch, self._timeout)
+            status, _, stderr = await child.run(argv, scratch, self._timeout, _ENVIRONMENT)
         except TimeoutError:
             return ["the text could not be checked in time"]
         except OSError as error:

@@ -110,10 +110,15 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def run(argv: Sequence[str], scratch: Path, timeout: float) -> tuple[int, bytes, bytes]:
+async def run(
+    argv: Sequence[str],
+    scratch: Path,
+    timeout: float,
+    environment: dict[str, str] | None = None,
+) -> tuple[int, bytes, bytes]:
     """Run to the end: status, standard output, standard error. Raises OSError, TimeoutError (the program is killed)."""
     out, err = scratch / "stdout", scratch / "stderr"
-    child = Child(argv, stdout=out, stderr=err)
+    child = Child(argv, stdout=out, stderr=err, environment=environment)
     try:
         async with asyncio.timeout(timeout):
             status = await child.wait()

@@ -128,12 +128,3 @@ async def _healthy(socket: Path) -> bool:
         return False
     finally:
         writer.close()
-
-
-def prewarm(binary: Path) -> Child:
-    """Start `opa version`, which maps and reads the binary: useful while the policy is not known yet.
-
-    An OPA without its policy could not take it later (a bundle is fixed at start), so this is all that can be done
-    before. The caller reaps the child.
-    """
-    return Child([str(binary), "version"])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from parma_api.gen.parma.agent.v1 import HealthResponse, Stance
 from parma_api.ids import ContainerId
 from parma_api.policy import gate as gates
-from parma_api.policy.gate import Gate
 from parma_guest.agent.containers import Containers, Facilities
 from parma_guest.agent.external import External
 from parma_guest.agent.front import Back, Front, offered
 from parma_guest.agent.layout import Layout
-from parma_guest.agent.policy_setup import PolicySetup
+from parma_guest.agent.policy_half import PolicyHalf
 from parma_guest.agent.ports import (
     FilesPort,
     FreezerPort,
@@ -24,7 +23,6 @@ from parma_guest.agent.ports import (
 from parma_guest.agent.sandbox import Events, Group
 from parma_guest.agent.service import AgentService
 from parma_guest.agent.transcript import Transcript
-from parma_guest.attest.provider import ReportProvider
 from parma_guest.policy.interceptor import Interceptor
 from parma_guest.process.background import Background
 from parma_guest.process.oom import MemoryWatch
@@ -44,8 +42,7 @@ _STANCES = {
 class Parts:
     """What the agent is made of."""
 
-    gate: Gate
-    provider: Callable[[], Awaitable[ReportProvider]]
+    policy: PolicyHalf
     storage: StoragePort
     network: NetworkPort
     sources: SourcesPort
@@ -55,7 +52,6 @@ class Parts:
     files: Callable[[str], FilesPort]
     """Writer of the pod's files, from the directory where they really are."""
     layout: Layout
-    on_logging_allowed: Callable[[], None]
     facilities: Callable[[], Facilities] = Facilities
 
 
@@ -66,8 +62,6 @@ class Agent:
     back: Back
     group: Group
     transcript: Transcript
-    provider_names: list[str] = field(default_factory=list)
-    """The report provider's, once it is known."""
 
 
 def assemble(parts: Parts, front: Front) -> Agent:
@@ -93,20 +87,12 @@ def assemble(parts: Parts, front: Front) -> Agent:
         parts.layout,
         events,
     )
-    transcript, names = Transcript(), list[str]()
-    parts.gate.observers.append(transcript.record)
-
-    async def provider() -> ReportProvider:
-        found = await parts.provider()
-        names[:] = [found.name]
-        return found
-
-    policy = PolicySetup(parts.gate, provider, on_logging_allowed=parts.on_logging_allowed)
+    gate, policy = parts.policy.gate, parts.policy.setup
 
     def describe(answer: HealthResponse) -> None:
-        answer.stance = Stance(_STANCES[parts.gate.stance])
+        answer.stance = Stance(_STANCES[gate.stance])
         answer.policy_sha256 = policy.policy_sha256
-        answer.report_provider = names[0] if names else ""
+        answer.report_provider = policy.provider_name
 
     front.describe = describe
     containers = Containers(group, memory, policy.context_files, parts.facilities)
@@ -120,7 +106,8 @@ def assemble(parts: Parts, front: Front) -> Agent:
     async def close() -> None:
         await background.close()
         memory.close()
-        await parts.gate.close()
+        await gate.close()
 
-    interceptor = Interceptor(parts.gate, group, offered())
-    return Agent(Back(service, interceptor, on_channel, close), group, transcript, names)
+    interceptor = Interceptor(gate, group, offered())
+    back = Back(service, interceptor, on_channel, close)
+    return Agent(back, group, parts.policy.transcript)

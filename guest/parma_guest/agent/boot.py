@@ -1,7 +1,8 @@
 """From PID 1's first statement to a serving agent (reference: boot order by what each import costs).
 
-First the channel and Health, with asyncio and betterproto only. Behind the first answer, in threads where that is
-possible: mounts, kernel modules, and the heavier half of the agent with the client of its policy engine.
+First the channel and Health, with asyncio and betterproto only. Behind the first answer the policy's half, because its
+check and its evaluator's start take longest; while they run, the evaluator's client and the rest of the agent are
+imported. Mounts and kernel modules have a thread of their own from the beginning: their time is the kernel's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from parma_api.channel.frame import ChannelError
@@ -25,6 +26,7 @@ from parma_guest.attest.image import Image
 
 if TYPE_CHECKING:
     from parma_guest.agent.assemble import Agent
+    from parma_guest.agent.policy_half import PolicyHalf
 
 OPA: Final = "/usr/bin/opa"
 BUNDLES: Final = "/usr/share/parma/bundle"
@@ -108,8 +110,7 @@ async def _open_back(
 ) -> None:
     await asyncio.sleep(0)  # the channel first
     try:
-        build = await asyncio.to_thread(_import_build)
-        agent: Agent = await build(front, image)
+        agent = await _opened(front, image)
     except BaseException as error:
         front.failed(
             error if isinstance(error, ApiError) else UnavailableError("no agent: see the console")
@@ -120,8 +121,37 @@ async def _open_back(
     front.ready(agent.back)
 
 
-def _import_build() -> Callable[[Front, Image], Awaitable[Agent]]:
-    """The import that takes long; in a thread, so that Health is answered meanwhile."""
+async def _opened(front: Front, image: Image) -> Agent:
+    """Imports run in threads, so that Health is answered meanwhile; one after the other, by who waits for what."""
+    prepared = asyncio.ensure_future(asyncio.to_thread(_prepare_machine, image))
+    open_policy = await asyncio.to_thread(_import_policy)
+    policy = open_policy(image, prepared)
+    front.policy_ready(policy.setup.set_policy)
+    await asyncio.to_thread(_import_client)
+    build = await asyncio.to_thread(_import_build)
+    await prepared
+    return build(front, policy)
+
+
+def _prepare_machine(image: Image) -> None:
+    from parma_guest.boot.machine import prepare_machine
+
+    prepare_machine(image)
+
+
+def _import_policy() -> Callable[[Image, asyncio.Future[None]], PolicyHalf]:
+    from parma_guest.agent.policy_half import open_policy
+
+    return open_policy
+
+
+def _import_client() -> None:
+    from parma_api.policy.opa import import_client
+
+    import_client()
+
+
+def _import_build() -> Callable[[Front, PolicyHalf], Agent]:
     from parma_guest.agent.guest import build
 
     return build

@@ -1,7 +1,8 @@
 """What answers first: Health at once, everything else when the agent's heavier half has been imported.
 
 There is one server and one interceptor from the first moment on. Until the real service and its gate exist a call waits
-for them; none is answered without them but Health, which tells nothing of the workload.
+for them; none is answered without them but Health, which tells nothing of the workload, and SetPolicy, which needs the
+gate alone and is what a pod waits for longest.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import betterproto
 
-from parma_api.gen.parma.agent.v1 import AgentBase, HealthResponse, Stance
+from parma_api.gen.parma.agent.v1 import (
+    AgentBase,
+    HealthResponse,
+    SetPolicyRequest,
+    SetPolicyResponse,
+    Stance,
+)
 from parma_api.ttrpc.server import Interceptor, Proceed
 from parma_api.ttrpc.service import MethodInfo
 from parma_guest.agent import VERSION
 from parma_guest.attest.image import Image
 from parma_guest.policy.methods import check_complete
+
+SetPolicy: TypeAlias = Callable[[SetPolicyRequest], Awaitable[SetPolicyResponse]]
 
 
 def offered() -> tuple[str, ...]:
@@ -56,18 +65,28 @@ class Front(AgentBase):
         """Raises ValueError unless each method is gated, or named as ungated with the reason."""
         check_complete(offered())
         self._image = image
-        self._back: asyncio.Future[Back] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._back: asyncio.Future[Back] = loop.create_future()
+        self._set_policy: asyncio.Future[SetPolicy] = loop.create_future()
         self.describe: Callable[[HealthResponse], None] = lambda _: None
         """Fills in what only the other half knows."""
 
+    def policy_ready(self, set_policy: SetPolicy) -> None:
+        """The gate is there, and takes the policy."""
+        self._set_policy.set_result(set_policy)
+
     def ready(self, back: Back) -> None:
-        """The other half is there."""
+        """The rest is there too."""
         self._back.set_result(back)
+        if not self._set_policy.done():
+            self._set_policy.set_result(back.service.set_policy)
 
     def failed(self, error: BaseException) -> None:
         """It never will be."""
-        self._back.set_exception(error)
-        self._back.exception()
+        for future in (self._back, self._set_policy):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
 
     async def intercept(
         self, info: MethodInfo, request: betterproto.Message, proceed: Proceed
@@ -75,6 +94,11 @@ class Front(AgentBase):
         """The server's interceptor."""
         if info.method == "Health":
             return self.health_now()
+        if (
+            info.method == "SetPolicy"
+        ):  # ungated: its own check against HOST_DATA is what makes a gate
+            assert isinstance(request, SetPolicyRequest)
+            return await (await asyncio.shield(self._set_policy))(request)
         back = await asyncio.shield(self._back)
 
         async def dispatch(judged: betterproto.Message) -> betterproto.Message:

@@ -54,6 +54,8 @@ class PolicySetup:
         self._on_logging_allowed = on_logging_allowed
         self.context = SecurityContext()
         self.policy_sha256 = ""
+        self.provider_name = ""
+        """The report provider's, once it is known."""
 
     async def set_policy(self, request: SetPolicyRequest) -> SetPolicyResponse:
         """Raises PolicyInvalid, FailedPreconditionError (no report), DataLossError, ResourceExhaustedError."""
@@ -72,6 +74,7 @@ class PolicySetup:
 
     async def _report(self, policy: bytes) -> bytes:
         provider = await self._provider()
+        self.provider_name = provider.name
         wanted = report_data(policy)
         try:
             report = await provider.report(wanted)

@@ -13,6 +13,8 @@ from parma_api.status import DeadlineExceededError
 from parma_guest.linux.errno import kernel_call
 
 ROOT = "/sys/fs/cgroup"
+CONTAINERS = "/parma"
+"""The group above all containers, beneath the root."""
 NO_LIMIT = 2**64 - 1
 
 

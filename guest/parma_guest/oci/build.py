@@ -8,7 +8,7 @@ from typing import Final
 
 from parma_api.ids import ContainerId
 from parma_api.policy.decision import Capabilities
-from parma_guest.linux.cgroup import Limits
+from parma_guest.linux.cgroup import CONTAINERS, Limits
 from parma_guest.oci import devices
 from parma_guest.oci.devices import Device
 from parma_guest.oci.mounts import SHM, is_bind
@@ -16,7 +16,7 @@ from parma_guest.oci.parse import Mount
 from parma_guest.oci.resources import oci_resources
 from parma_guest.oci.users import Identities
 
-CGROUP: Final = "/parma"
+CGROUP: Final = CONTAINERS
 """Above every container's control group."""
 VERSION: Final = "1.0.2"
 OPEN_FILES: Final = 1048576

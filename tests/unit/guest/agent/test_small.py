@@ -12,17 +12,28 @@ import socket
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import betterproto
+import grpclib.const
 import pytest
 
 from parma_api.channel.mux import Mux
 from parma_api.channel.session import Side
 from parma_api.channel.stream import stream_pair
-from parma_api.gen.parma.agent.v1 import AgentStub, HealthRequest, PauseGroupRequest, Stance
+from parma_api.gen.parma.agent.v1 import (
+    AgentStub,
+    HealthRequest,
+    PauseGroupRequest,
+    SetPolicyRequest,
+    SetPolicyResponse,
+    Stance,
+)
 from parma_api.policy.decision import DecisionRecord
 from parma_api.status import ApiError, UnavailableError
 from parma_api.ttrpc.client import TtrpcClient
+from parma_api.ttrpc.service import MethodInfo
 from parma_guest.agent import VERSION, context_dir, port
 from parma_guest.agent.boot import serve_channel
 from parma_guest.agent.context_dir import SecurityContext
@@ -244,6 +255,33 @@ async def test_health_is_answered_before_anything_else_is_there() -> None:
         mux.abort()
         await serving
     assert openers[-1] is None
+
+
+async def test_the_policy_is_taken_before_the_rest_is_there() -> None:
+    front = Front(Image.STUB)
+    unary = grpclib.const.Cardinality.UNARY_UNARY
+    info = MethodInfo("Agent", "SetPolicy", SetPolicyRequest, SetPolicyResponse, unary)
+    asked = asyncio.ensure_future(front.intercept(info, SetPolicyRequest(policy=b"p"), _refused))
+    await asyncio.sleep(0)
+    assert not asked.done()
+
+    async def take(request: SetPolicyRequest) -> SetPolicyResponse:
+        return SetPolicyResponse(policy_sha256=request.policy.decode())
+
+    front.policy_ready(take)
+    assert await asked == SetPolicyResponse(policy_sha256="p")
+    other = asyncio.ensure_future(
+        front.intercept(replace(info, method="PauseGroup"), PauseGroupRequest(), _refused)
+    )
+    await asyncio.sleep(0)
+    assert not other.done()
+    front.failed(UnavailableError("no agent"))
+    with pytest.raises(ApiError, match="no agent"):
+        await other
+
+
+async def _refused(_request: betterproto.Message) -> betterproto.Message:
+    raise AssertionError("no call goes past the interceptor")
 
 
 async def test_garbage_on_the_channel_ends_the_channel_only() -> None:
