@@ -150,6 +150,7 @@ def test_K15_an_archive_that_leads_outside(tmp_path: Path, bad: tarfile.TarInfo)
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 async def test_K17_a_container_that_fails_again_and_again(ready: Driver) -> None:
     """After a hundred lives nothing of them is left: descriptors, processes, tables, mounts."""
     client = ready.rig.client
