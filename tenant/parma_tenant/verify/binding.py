@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from parma_api.snp.bits import SigningKey
+from parma_api.snp.kds import HOST, vcek_path
 from parma_api.snp.product import ProductLine, line_named, line_of_report
 from parma_api.snp.report import SIGNED_SIZE, Report
 from parma_api.snp.tcb import Tcb, TcbError, parse_tcb
+from parma_api.status import InvalidArgumentError
 from parma_tenant.verify.checks import Check, Shown, failed, judged, passed
 from parma_tenant.verify.expectation import Expectation
 from parma_tenant.verify.leaf import Leaf, LeafError
@@ -59,18 +61,25 @@ def read_device(report: Report, leaf: Leaf) -> Device:
     return Device(line, leaf, leaf.tcb(), parse_tcb(report.reported_tcb, line.tcb_layout))
 
 
-def check_tcb(device: Device | str) -> Check:
+def check_tcb(report: Report, device: Device | str) -> Check:
     """`binding.tcb`: the leaf's levels are the reported ones. A text is why there is no device."""
     if isinstance(device, str):
         return failed("binding.tcb", device)
-    expected, got = str(device.leaf_tcb), str(device.reported)
     return judged(
         "binding.tcb",
-        expected=expected,
-        got=got,
+        expected=str(device.reported),
+        got=str(device.leaf_tcb),
         holds=device.leaf_tcb == device.reported,
-        reason="the certificate is for another TCB than the report's: get the one for reported_tcb",
+        reason=f"the certificate is for another TCB than the report's: get {_where(report, device)}",
     )
+
+
+def _where(report: Report, device: Device) -> str:
+    """The certificate that belongs to the report, as AMD's service names it."""
+    try:
+        return HOST + vcek_path(device.line, report.chip_id, device.reported)
+    except InvalidArgumentError:
+        return "the one for reported_tcb"
 
 
 def check_chip_id(
@@ -130,7 +139,7 @@ def device_checks(
 ) -> Iterator[Check]:
     """All of `binding`; `leaf` may be why it could not be read."""
     signer = SigningKey.VLEK if report.key_info >> 2 & 7 == SigningKey.VLEK else SigningKey.VCEK
-    yield check_tcb(device_of(report, leaf))
+    yield check_tcb(report, device_of(report, leaf))
     yield check_chip_id(report, leaf, signer, expectation)
     yield check_product(report, leaf, path, root)
 

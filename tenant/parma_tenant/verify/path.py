@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,15 +41,21 @@ class PathError(Exception):
 def find_path(certificates: Certificates, signer: SigningKey) -> Path:
     """The one path for a report signed by `signer`.
 
-    Of leaves and issuers the ones of the signer's kind are taken where there are any; two different ones for one place
-    are refused: which is meant would be the sender's choice. Raises PathError.
+    Of several, those are taken that have the signer's kind and the name that the certificate below says, where there
+    are any. Two different ones for one place are refused: the choice would be the sender's. Raises PathError.
     """
-    leaves = _of_kind(_leaves(certificates.given), signer, kind_of_leaf)
+    what = ("VCEK", "ASK") if signer is SigningKey.VCEK else ("VLEK", "ASVK")
+    leaf = _only(_of_kind(_leaves(certificates.given), signer, kind_of_leaf), what[0])
     issuers = _of_kind(_issuers(certificates.given), signer, kind_of_issuer)
+    issuer = _only(_named(issuers, leaf), what[1])
     roots = [given for given in certificates.given if _is_root(given)]
-    what = "VCEK and ASK" if signer is SigningKey.VCEK else "VLEK and ASVK"
-    leaf, issuer = what.split(" and ")
-    return Path(_only(leaves, leaf), _only(issuers, issuer), _only(roots, "ARK"))
+    return Path(leaf, issuer, _only(_named(roots, issuer), "ARK"))
+
+
+def _named(given: list[Given], below: Given) -> list[Given]:
+    """Those that the certificate below names as its issuer, else all: a wrong name is judged by `chain.names`."""
+    named = [one for one in given if one.certificate.subject == below.certificate.issuer]
+    return named or given
 
 
 def _only(given: Iterable[Given], what: str) -> Given:
@@ -60,8 +66,9 @@ def _only(given: Iterable[Given], what: str) -> Given:
     return next(iter(distinct.values()))
 
 
-def _of_kind(given: list[Given], signer: SigningKey, kind: object) -> list[Given]:
-    assert callable(kind)
+def _of_kind(
+    given: list[Given], signer: SigningKey, kind: Callable[[Given], SigningKey | None]
+) -> list[Given]:
     fitting = [one for one in given if kind(one) is signer]
     return fitting or given
 

@@ -463,6 +463,12 @@ def test_both_kinds_of_chain_at_once_are_no_contradiction() -> None:
         assert why(verify(evidence, amd.NOW, roots=trusting(MILAN))) == set()
 
 
+def test_authorities_of_other_lines_do_no_harm() -> None:
+    others = (*TURIN.ders()[1:], *amd.chain("Genoa").ders()[1:])
+    evidence = Evidence(amd.sign(REPORT), (*others, *MILAN.ders()))
+    assert why(verify(evidence, amd.NOW, roots=trusting(MILAN))) == set()
+
+
 def test_openssl_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its complaint alone refuses, under the name of what it is about."""
     from parma_tenant.verify import chain

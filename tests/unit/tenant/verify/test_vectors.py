@@ -234,18 +234,29 @@ def test_the_chain_of_the_security_context_has_no_report_here(
     assert failures == {"signature", "binding.chip_id"}
 
 
+def accepted_with_a_flip(name: str, at: datetime.datetime, offsets: range) -> list[int]:
+    """Offsets at which a changed byte goes unseen."""
+    own, bit = evidence(name), 1 << SETS.index(name)
+    found = []
+    for offset in offsets:
+        changed = bytearray(own.report)
+        changed[offset] ^= bit
+        if verify(Evidence(bytes(changed), own.certificates), at).verdict == A:
+            found.append(offset)
+    return found
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_each_byte_flipped_in_turn_is_refused(
     name: str, times: dict[str, datetime.datetime]
 ) -> None:
-    own, bit = evidence(name), 1 << SETS.index(name)
-    accepted = []
-    for offset in range(len(own.report)):
-        changed = bytearray(own.report)
-        changed[offset] ^= bit
-        if verify(Evidence(bytes(changed), own.certificates), times[name]).verdict == A:
-            accepted.append(offset)
-    assert accepted == []
+    assert accepted_with_a_flip(name, times[name], range(1184)) == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_flipped_byte_is_refused(name: str, times: dict[str, datetime.datetime]) -> None:
+    assert accepted_with_a_flip(name, times[name], range(SETS.index(name), 1184, 19)) == []
 
 
 @pytest.mark.parametrize("name", SETS)
