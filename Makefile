@@ -36,6 +36,10 @@ proto: env-host ## regenerates api/parma_api/gen from the protos
 uvm: env-host ## both utility VM images, release and stub; prints their folders
 	@$(PY) guest/image/build.py --variant both
 
+measurement: uvm ## what a report of the release must say: image and firmware from their lock files, measured
+	@cache="$${PARMA_CACHE:-$$HOME/.cache/parma}"; ovmf=$$($(PY) -m tests.tools.ovmf_amdsev) && \
+	  .venv/bin/parma measure --image "$$cache/uvm/release/current" --ovmf "$$ovmf"
+
 bench: env ## measures the cost of a decision
 	@cd tests/bench && ../../$(PY) bench_policy.py
 
@@ -48,4 +52,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm demo test test-fast lint proto bench requirements clean
+.PHONY: help env env-host uvm measurement demo test test-fast lint proto bench requirements clean
