@@ -2,7 +2,8 @@
 
 Every key has a default that works. An unknown key or a value of the wrong kind is an error: a typing mistake must not
 mean "default". The environment moves files and folders only, for tests and the demo: PARMA_CONFIG, PARMA_RUN, PARMA_LIB
-(and PARMA_UVM, which `parma_shim.vmm.image` reads).
+(and PARMA_UVM, which `parma_shim.vmm.image` reads). PARMA_QEMU is where an installation that brings its own QEMU has it:
+the file's `qemu` comes before it.
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ def load_config(environment: Mapping[str, str]) -> Config:
         if folder := environment.get(variable):
             values[name] = Path(folder)
             sources[name] = f"environment {variable}"
+    if "qemu" not in values and (program := environment.get("PARMA_QEMU")):
+        values["qemu"] = Path(program)
+        sources["qemu"] = "environment PARMA_QEMU"
     return Config(**values, sources=sources)  # type: ignore[arg-type]
 
 

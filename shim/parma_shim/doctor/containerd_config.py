@@ -75,6 +75,11 @@ def plan(text: str, new_version: int = 2) -> Plan:
     return Plan(result, changes or ("the block's form",))
 
 
+def without(text: str) -> str:
+    """`text` without our block; as it was when there is none. Raises FailedPreconditionError for half a block."""
+    return _without_block(text)
+
+
 def _additions(theirs: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     wanted: dict[str, Mapping[str, object]] = {}
     if "runc" not in theirs:
