@@ -61,6 +61,11 @@ def test_kernel_and_boot_are_not_the_hosts(pod: Pod, box: str) -> None:
     assert boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def test_all_processors_came_up(pod: Pod, box: str) -> None:
+    """The stub image's kernel starts on one and gets the others later (guest/image/init/cpus.c)."""
+    assert pod.sh(box, "cat /sys/devices/system/cpu/online").strip() == "0-1"
+
+
 def test_verity_lies_under_the_root_and_crypt_over_integrity_under_scratch(
     pod: Pod, box: str
 ) -> None:
