@@ -176,14 +176,19 @@ def _decode_policy(text: str, name: str) -> bytes:
 
 
 def _base64(text: str, name: str, limit: int) -> bytes:
+    """Refused by length before it is decoded, to the byte after."""
+    too_long = InvalidArgumentError(f"annotation {name} is too long: at most {limit} bytes decoded")
     if len(text) > (limit + 2) // 3 * 4 + 4:
-        raise InvalidArgumentError(f"annotation {name} is too long: at most {limit} bytes decoded")
+        raise too_long
     try:
-        return base64.b64decode(text.strip(), validate=True)
+        data = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidArgumentError(
             f"annotation {name} is not base64: encode with `base64 -w0`"
         ) from error
+    if len(data) > limit:
+        raise too_long
+    return data
 
 
 def _gunzip(data: bytes, name: str) -> bytes:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from parma_shim.demo import images
-from parma_shim.demo.daemon import CommandFailedError, PrivateContainerd, run_checked
+from parma_shim.demo.daemon import PrivateContainerd, run_checked
 from parma_shim.demo.group import CACHE, GROUP, WEB, Member
 
 from .conftest import Pod, Store, policy_text
+from .observe import leavings, wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(300)]
-T = TypeVar("T")
 SHELL = ("/bin/sh",)
 BOX = Member("box", images.BUSYBOX, ("/bin/sh", "-c", "while read line; do echo got $line; done"))
 
@@ -47,20 +45,6 @@ def web(pod: Pod) -> str:
 @pytest.fixture(scope="module")
 def redis(pod: Pod) -> str:
     return pod.run(CACHE)
-
-
-def wait_for(check: Callable[[], T], seconds: float = 30) -> T:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            found = check()
-            if found:
-                return found
-        except CommandFailedError:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.2)
 
 
 def fetch(daemon: PrivateContainerd, address: str) -> str:
@@ -147,29 +131,3 @@ def test_nothing_is_left_when_a_pod_is_gone(
     pod.remove()
     wait_for(lambda: not any(place.exists() for place in places), 10)
     wait_for(lambda: leavings(daemon) == before, 10)
-
-
-def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
-    """What pods of this daemon left: run files, processes that know its folder, mounts, taps."""
-    folder = str(daemon.folder)
-    processes = [
-        path.parent.name
-        for path in Path("/proc").glob("[0-9]*/environ")
-        if folder.encode() in contents(path)
-    ]
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return {
-        "run": sorted(
-            path.name for path in (daemon.folder / "run").iterdir() if path.name != "denials"
-        ),
-        "processes": sorted(processes),
-        "mounts": sorted(mount for mount in mounts if mount.startswith(folder)),
-        "links": sorted(run_checked([*daemon.inside(), "ls", "/sys/class/net"]).split()),
-    }
-
-
-def contents(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""

@@ -24,6 +24,7 @@ from parma_shim.errors import UsageError
 from parma_shim.lifecycle.arguments import Arguments
 from parma_shim.lifecycle.logfifo import FifoHandler
 from parma_shim.lifecycle.places import Group as Places
+from parma_shim.lifecycle.places import run_directory
 from parma_shim.lifecycle.start import LISTEN_FD
 from parma_shim.lifecycle.state import GroupState, start_time, write_state
 from parma_shim.sandbox.ports import Ports, RunningMachine
@@ -166,6 +167,11 @@ def _join_cgroup(path: str) -> None:
 
 
 def _assemble(arguments: Arguments) -> Ports:
-    from parma_shim.sandbox.assembly import assemble
+    """A bad configuration is told to whoever creates a container: nobody reads the end of a process."""
+    from parma_shim.sandbox.assembly import assemble, refusing
 
-    return assemble(arguments.namespace, arguments.address, os.environ)
+    try:
+        return assemble(arguments.namespace, arguments.address, os.environ)
+    except ApiError as error:
+        log.error("no container can be run: %s", error.message)  # noqa: TRY400 -- no bug of ours
+        return refusing(error, Path(run_directory(os.environ)))

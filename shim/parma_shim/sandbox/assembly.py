@@ -8,14 +8,19 @@ import os
 import tempfile
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from parma_api.status import FailedPreconditionError, InvalidArgumentError
+from parma_api.layer.errors import LayerDiskFullError
+from parma_api.status import ApiError, FailedPreconditionError, InvalidArgumentError
 from parma_shim.config import Config, load_config
 from parma_shim.layers.cache import LayerCache
 from parma_shim.net.pod import plug
 from parma_shim.podconfig import PodConfig, RuntimeOptions, pod_config
 from parma_shim.sandbox.machines import Launcher
 from parma_shim.sandbox.ports import Layer, Network, Ports
+
+if TYPE_CHECKING:
+    from parma_shim.image.resolve import LayerRef
 
 MAX_CERTIFICATES = 1 << 20
 
@@ -43,29 +48,58 @@ def assemble(namespace: str, containerd: str, environment: Mapping[str, str]) ->
     )
 
 
+def refusing(error: ApiError, run_dir: Path) -> Ports:
+    """Of a host whose configuration cannot be read: each container is refused with the reason."""
+
+    async def refuse(*_: object) -> NoReturn:
+        raise error
+
+    def refuse_now(*_: object) -> NoReturn:
+        raise error
+
+    return Ports(
+        pod_config=refuse_now,
+        plug=refuse,
+        launch=refuse,
+        layers=refuse,
+        scratch=refuse_now,
+        certificates=refuse_now,
+        boot_deadline=1,
+        run_dir=run_dir,
+    )
+
+
 class ImageLayers:
     """A container's image as layer images of the cache."""
 
     def __init__(self, namespace: str, containerd: Path, config: Config) -> None:
         self._namespace = namespace
         self._containerd = containerd
-        self._cache = LayerCache(config.lib_dir / "layers", config.layer_cache_mib << 20)
+        self._folder = config.lib_dir / "layers"
+        self._cache = LayerCache(self._folder, config.layer_cache_mib << 20)
 
     async def __call__(self, container_id: str) -> Sequence[Layer]:
         """Base first; converted where the cache has them not. Raises what resolving and converting raise."""
         from parma_shim.image.client import ContainerdClient
-        from parma_shim.image.resolve import LayerRef, resolve_layers
+        from parma_shim.image.resolve import resolve_layers
 
         async with ContainerdClient(self._containerd, self._namespace) as client:  # noqa: SIM117
             async with client.leased(f"parma-{container_id}"):
                 references = await resolve_layers(client, container_id)
 
                 async def acquire(reference: LayerRef) -> Layer:
-                    return await asyncio.to_thread(
-                        self._cache.acquire, reference.diff_id, reference.open_blob
-                    )
+                    return await asyncio.to_thread(self._acquire, reference)
 
                 return await gather([acquire(reference) for reference in references])
+
+    def _acquire(self, reference: LayerRef) -> Layer:
+        try:
+            return self._cache.acquire(reference.diff_id, reference.open_blob)
+        except LayerDiskFullError as error:
+            raise LayerDiskFullError(
+                f"layer {reference.diff_id[:19]}: no room left in {self._folder}: free some, or remove unused layers "
+                "with `parma layer prune`"
+            ) from error
 
 
 async def gather(work: Sequence[Awaitable[Layer]]) -> Sequence[Layer]:

@@ -28,6 +28,7 @@ from parma_shim.sandbox.plan import SandboxPlan
 from parma_shim.sandbox.ports import Launch, Machine, Network, Ports, RunningMachine
 from parma_shim.sandbox.volumes import PodVolumes
 from parma_shim.vmm.disks import DiskAccess
+from parma_shim.vmm.errors import BootFailureError
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +134,23 @@ async def _start_once(
         moving = asyncio.create_task(mux.run(), name="channel")
         agent = AgentClient(mux.control)
         undo.push_async_callback(_close_channel, mux, moving, agent)
-        facts = await running.machine.until_answer(agent.health(), ports.boot_deadline)
+        try:
+            facts = await running.machine.until_answer(agent.health(), ports.boot_deadline)
+        except ApiError as error:
+            raise _boot_failure(error, moving) from error
         phases.done("answer")
         log.info("agent %s (%s) answers, kernel %s", facts.version, facts.variant, facts.kernel)
         undo.pop_all()
     return Link(running, mux, moving, agent, facts)
+
+
+def _boot_failure(error: ApiError, moving: asyncio.Task[None]) -> ApiError:
+    """The better cause, where it is one: a guest that speaks, and not as an agent does."""
+    if isinstance(error, BootFailureError) or not moving.done() or moving.cancelled():
+        return error
+    broken = moving.exception()
+    said = str(broken) if broken is not None else "it was closed"
+    return BootFailureError(f"the channel to the agent ended before its first answer: {said}")
 
 
 async def _set_policy(link: Link, ports: Ports, config: PodConfig) -> bytes:

@@ -69,6 +69,7 @@ def test_host_data_is_of_the_decoded_text(encoded: str) -> None:
         (b64(b"\x1f\x8b" + bytes(20)), "broken"),
         (b64(gzip.compress(bytes(podconfig.MAX_POLICY + 1))), "more than"),
         ("A" * (podconfig.MAX_POLICY * 2), "too long"),
+        (b64(b"#" * (podconfig.MAX_POLICY + 1)), "too long"),
     ],
 )
 def test_bad_policies(text: str, reason: str) -> None:
