@@ -87,6 +87,7 @@ def _play(chosen: list[Attack], policy: bytes | None, *, as_json: bool) -> int:
     import asyncio
     import logging
     import os
+    import signal
 
     from parma_shim.attack.lab import Lab
     from parma_shim.attack.play import play
@@ -94,6 +95,7 @@ def _play(chosen: list[Attack], policy: bytes | None, *, as_json: bool) -> int:
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     config = load_config(os.environ)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # VMs and files go in either case
 
     async def run() -> bool:
         good = True

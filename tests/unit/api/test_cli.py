@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -32,11 +33,12 @@ def test_the_digest_is_host_data(tmp_path: Path) -> None:
 def test_an_error_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    @click.command()
     def fail() -> None:
         raise InvalidArgumentError("what, why\nand a second line")
 
     monkeypatch.setattr(cli, "parma", fail)
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        cli.main([])
     assert caught.value.code == cli.BAD_INPUT
     assert capsys.readouterr().err == "error: what, why\n"
