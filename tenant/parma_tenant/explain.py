@@ -277,7 +277,12 @@ def _differences(
     seccomp = request.get("seccompProfileSHA256")
     if seccomp is not None and seccomp != value.get("seccomp_profile_sha256", ""):
         yield differing("process.seccomp", value.get("seccomp_profile_sha256", ""), seccomp)
-    yield from _unlisted(request, container, written)
+    unlisted = list(_unlisted(request, container, written))
+    yield from unlisted
+    if "process.env" in denial.codes and not any(d.what == "process.env" for d in unlisted):
+        yield differing(
+            "process.env", "the values that the rules allow", "another value (records hold none)"
+        )
     for code in denial.codes:
         if code in ("process.user", "process.capabilities", "signal.not_allowed"):
             member = _MEMBERS[code]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from parma_api.policy.defaults import PRIVILEGED_CAPABILITIES
 from parma_tenant.generate.model import (
-    DEFAULT_CAPABILITIES,
     END_SIGNALS,
     CapabilityRule,
     Container,
@@ -24,9 +24,13 @@ from parma_tenant.image.hashing import HashedLayer
 from parma_tenant.image.image import Image
 from parma_tenant.image.signals import signal_number
 from parma_tenant.profiles.profile import Profile
+from parma_tenant.source.capabilities import capability_names
 from parma_tenant.source.errors import SourceError
 from parma_tenant.source.expansion import escaped
-from parma_tenant.source.model import CapabilityChange, ContainerSpec, EnvVar, GroupSpec
+from parma_tenant.source.model import ContainerSpec, EnvVar, GroupSpec
+
+_DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What containerd gives to a container whose image and description have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,8 @@ def _env_rules(spec: ContainerSpec, config: ImageConfig) -> tuple[EnvRule, ...]:
     given = {variable.name for variable in spec.env}
     rules = [EnvRule(text) for text in config.env if text.partition("=")[0] not in given]
     rules += [_env_rule(variable) for variable in spec.env]
+    if "PATH" not in given and not any(text.startswith("PATH=") for text in config.env):
+        rules.append(EnvRule(_DEFAULT_PATH))
     return tuple(dict.fromkeys(rules))
 
 
@@ -164,23 +170,9 @@ def _user_rule(known: Sequence[Who], supplemental: Iterable[int]) -> UserRule:
 
 
 def _capabilities(spec: ContainerSpec, privileged: tuple[str, ...]) -> CapabilityRule:
-    names = set(privileged) if spec.privileged else _changed(spec.capabilities)
+    names = set(privileged) if spec.privileged else capability_names(spec.capabilities)
     listed = tuple(sorted(names))
     return CapabilityRule(listed, listed, (), listed, ())
-
-
-def _changed(change: CapabilityChange) -> set[str]:
-    """As containerd: ALL first, then single names, added before dropped."""
-    add, drop = (
-        {name.upper().removeprefix("CAP_") for name in names} for names in (change.add, change.drop)
-    )
-    names = set(DEFAULT_CAPABILITIES)
-    if "ALL" in add:
-        names = set(PRIVILEGED_CAPABILITIES)
-    if "ALL" in drop:
-        names = set()
-    names |= {f"CAP_{name}" for name in add - {"ALL"}}
-    return names - {f"CAP_{name}" for name in drop}
 
 
 def _volume_notes(spec: ContainerSpec, image: Image) -> list[str]:

@@ -85,6 +85,13 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
+def _folded(document: object, what: str) -> dict[str, Any]:
+    """An object with its names in lower case: Go, which containerd reads it with, does not tell them apart."""
+    if not isinstance(document, dict):
+        raise ImageError(f"{what} is no JSON object")
+    return {str(key).casefold(): value for key, value in document.items()}
+
+
 def check_digest(text: object, what: str) -> str:
     """Raises ImageError for what is no digest that can be checked."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
@@ -125,7 +132,10 @@ def _annotations(document: object) -> dict[str, str]:
 
 def parse_index(data: bytes, what: str) -> tuple[Descriptor, ...]:
     """The manifests that an index lists. Raises ImageError."""
-    listed = parse_json(data, what).get("manifests")
+    document = parse_json(data, what)
+    listed = document.get("manifests")
+    if "layers" in document or "config" in document or document.get("mediaType") in MANIFESTS:
+        raise ImageError(f"{what}: an index that is a manifest too, which containerd refuses")
     if not isinstance(listed, list) or len(listed) > 4096:
         raise ImageError(f"{what} is no image index: it has no list `manifests`, or too long a one")
     return tuple(parse_descriptor(entry, what) for entry in listed)
@@ -141,6 +151,8 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
                 f"{what} is a schema 1 manifest: push the image again with a newer tool"
             )
         raise ImageError(f"{what} is no image manifest")
+    if document.get("manifests") or document.get("mediaType") in INDEXES:
+        raise ImageError(f"{what}: a manifest that is an index too, which containerd refuses")
     if len(layers) > MAX_LAYERS:
         raise ImageError(f"{what} has more than {MAX_LAYERS} layers")
     found = tuple(parse_descriptor(layer, what) for layer in layers)
@@ -153,15 +165,12 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
 
 def parse_config(data: bytes, what: str) -> ImageConfig:
     """Raises ImageError."""
-    document = parse_json(data, what)
-    rootfs = document.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    document = _folded(parse_json(data, what), what)
+    diff_ids = _folded(document.get("rootfs") or {}, what).get("diff_ids")
     if not isinstance(diff_ids, list) or not diff_ids:
         raise ImageError(f"{what} has no layers: there is nothing that a policy could name")
-    config = document.get("config") or {}
-    if not isinstance(config, dict):
-        raise ImageError(f"{what}: `config` is no object")
-    volumes = config.get("Volumes") or {}
+    config = _folded(document.get("config") or {}, what)
+    volumes = config.get("volumes") or {}
     if not isinstance(volumes, dict):
         raise ImageError(f"{what}: `Volumes` is no object")
     return ImageConfig(
@@ -169,23 +178,23 @@ def parse_config(data: bytes, what: str) -> ImageConfig:
         entrypoint=_texts(config, "Entrypoint", what),
         cmd=_texts(config, "Cmd", what),
         env=_texts(config, "Env", what),
-        working_dir=_text(config, "WorkingDir", what),
-        user=_text(config, "User", what),
+        working_dir=_text(config, "WorkingDir", what, folded=True),
+        user=_text(config, "User", what, folded=True),
         volumes=tuple(sorted(map(str, volumes))),
-        stop_signal=_text(config, "StopSignal", what),
+        stop_signal=_text(config, "StopSignal", what, folded=True),
         platform=_platform(document) or Platform(),
     )
 
 
-def _text(document: Mapping[str, Any], key: str, what: str) -> str:
-    value = document.get(key) or ""
+def _text(document: Mapping[str, Any], key: str, what: str, *, folded: bool = False) -> str:
+    value = document.get(key.casefold() if folded else key) or ""
     if not isinstance(value, str):
         raise ImageError(f"{what}: `{key}` is no text")
     return value
 
 
 def _texts(document: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
-    value = document.get(key) or []
+    value = document.get(key.casefold()) or []
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise ImageError(f"{what}: `{key}` is no list of texts")
     return tuple(value)

@@ -143,6 +143,10 @@ class _Repository:
             return basic(found) if found is not None else ""
         scope = challenge.scope or f"repository:{self._reference.path}:pull"
         token = fetch_token(
-            self._source.client, challenge, scope, found, plain_allowed=self._plain_allowed
+            self._source.client,
+            challenge,
+            scope,
+            found,
+            plain_host=self._server if self._plain_allowed else "",
         )
         return f"Bearer {token}"

@@ -51,12 +51,13 @@ def fetch_token(
     scope: str,
     credentials: Credentials | None,
     *,
-    plain_allowed: bool,
+    plain_host: str,
 ) -> str:
-    """A token for `scope`. Raises RegistryError."""
+    """A token for `scope`; without TLS from `plain_host`, or this machine, only. Raises RegistryError."""
     parts = urlsplit(challenge.realm)
     host = parts.netloc
-    if parts.scheme != "https" and not (plain_allowed and is_loopback(host)):
+    plain_allowed = bool(plain_host) and (host == plain_host or is_loopback(host))
+    if parts.scheme != "https" and not plain_allowed:
         raise RegistryError(
             f"the token service {shown(challenge.realm)} has no TLS: no credentials are sent there"
         )

@@ -12,6 +12,7 @@ from typing import Final
 
 from parma_tenant.generate.model import ExecRule
 from parma_tenant.image.signals import signal_number
+from parma_tenant.source.capabilities import seccomp_digest_of
 from parma_tenant.source.environment import Scope, lookup, resolver, variables
 from parma_tenant.source.expansion import Text, expand
 from parma_tenant.source.fields import Fields
@@ -205,13 +206,14 @@ def _seccomp(security: Fields | None, common: Fields | None, digests: Mapping[st
         if kind == "Unconfined" or (security is not None and security.flag("privileged")):
             return ""
         name = kind if kind != "Localhost" else f"Localhost/{profile.text('localhostProfile')}"
-        if name not in digests:
+        digest = seccomp_digest_of(name, _capabilities(security), digests)
+        if digest is None:
             profile.fail(
                 f"the digest of the seccomp profile {name} is not known: give it with --seccomp {name}=FILE|SHA256, "
                 "or write `type: Unconfined` (the VM is the boundary)",
                 "type",
             )
-        return digests[name]
+        return digest
     return ""
 
 

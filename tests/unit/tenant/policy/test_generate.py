@@ -89,6 +89,24 @@ def test_variables_users_signals_and_folder(call: Caller, tmp_path: Path) -> Non
     assert found["allow_elevated"] is False
 
 
+@pytest.mark.parametrize(
+    ("env", "given", "expected"),
+    [
+        (None, [], ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
+        (["PATH=/a"], [], ["PATH=/a"]),
+        (None, [{"name": "PATH", "value": "/b"}], ["PATH=/b"]),
+    ],
+)
+def test_path(env: Any, given: Any, expected: list[str], call: Caller, tmp_path: Path) -> None:
+    found = container(call, tmp_path, {"env": given}, Env=env)
+    assert [rule["pattern"] for rule in found["env_rules"]] == expected
+
+
+def test_configurations_are_read_as_go_reads_them(call: Caller, tmp_path: Path) -> None:
+    found = container(call, tmp_path, {}, entryPoint=["/go"], cmd=[], workingdir="/w")
+    assert (found["command"], found["working_dir"]) == (["/go"], "/w")
+
+
 def test_given_user_and_capabilities(call: Caller, tmp_path: Path) -> None:
     described = {
         "user": 1000,

@@ -395,6 +395,31 @@ def test_objects_that_are_refused(document: Any, why: str) -> None:
     assert why in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "start"),
+    [
+        ({}, "b9205bff"),
+        ({"drop": ["ALL"]}, "a1f5f719"),
+        ({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}, "a1f5f719"),
+        ({"drop": ["SYS_CHROOT"]}, "a1f5f719"),
+    ],
+)
+def test_the_default_seccomp_profile_depends_on_capabilities(capabilities: Any, start: str) -> None:
+    """The digests are those of what containerd 1.6.20 writes for such containers."""
+    security = {"capabilities": capabilities, "seccompProfile": {"type": "RuntimeDefault"}}
+    wishes = Wishes(profiles=("containerd@1.6",))
+    assert container({"securityContext": security}, wishes=wishes).seccomp.startswith(start)
+
+
+def test_a_seccomp_profile_for_other_capabilities_is_not_known() -> None:
+    security = {
+        "capabilities": {"add": ["SYS_ADMIN"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    with pytest.raises(SourceError, match="is not known"):
+        container({"securityContext": security}, wishes=Wishes(profiles=("containerd@1.6",)))
+
+
 def test_init_and_sidecar_containers_come_first() -> None:
     spec = {
         "initContainers": [{"name": "i", "image": "i", "restartPolicy": "Always"}],
