@@ -40,6 +40,12 @@ measurement: uvm ## what a report of the release must say: image and firmware fr
 	@cache="$${PARMA_CACHE:-$$HOME/.cache/parma}"; ovmf=$$($(PY) -m tests.tools.ovmf_amdsev) && \
 	  .venv/bin/parma measure --image "$$cache/uvm/release/current" --ovmf "$$ovmf"
 
+kind: env ## Parma in a Kubernetes cluster, shown; KEEP=1 leaves the cluster
+	@$(PY) -m tests.kubernetes.cluster demo $(if $(KEEP),--keep)
+
+test-kubernetes: env ## the tests in a cluster
+	@$(PYTEST) -m kubernetes tests/kubernetes
+
 bench: env ## measures the cost of a decision
 	@cd tests/bench && ../../$(PY) bench_policy.py
 
@@ -52,4 +58,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm measurement demo test test-fast lint proto bench requirements clean
+.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes bench requirements clean

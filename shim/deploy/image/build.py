@@ -25,6 +25,8 @@ from pathlib import Path
 import payload
 from archive import write_image
 
+from parma_api.status import ApiError
+
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[2]
 LOCK = HERE / "requirements.lock"
@@ -73,7 +75,7 @@ def build(variants: tuple[str, ...]) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=home, prefix="build-"))
         try:
-            payload.assemble(inputs, work / "root")
+            payload.assemble(inputs, payload.debian_packages(home), work / "root")
             write_image(work / "root", f"{IMAGE}:{inputs.version}", inputs.version, archive)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -94,7 +96,7 @@ def main() -> int:
             return 0
         both = arguments.variant == "both"
         print(build(("release", "stub") if both else (arguments.variant,)))
-    except (OSError, subprocess.CalledProcessError, payload.PayloadError) as error:
+    except (OSError, subprocess.CalledProcessError, payload.PayloadError, ApiError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

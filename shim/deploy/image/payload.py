@@ -20,13 +20,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parma_shim.demo.debian import library_closure, unpacked
+from parma_shim.demo.debian import extract, library_closure
 
 PYTHON = "3.11"
 SUITE = "bookworm"
 PREFIX = "opt/parma/versions"
 """Where versions lie, in the image and on the node: programs and libraries find each other by this path."""
 _PACKAGES = (f"python{PYTHON}", "qemu-system-x86", "seabios")
+PROGRAMS = (f"python/bin/python{PYTHON}", "qemu/usr/bin/qemu-system-x86_64")
 _QEMU_MODULES = ("accel-tcg-x86_64.so",)
 _FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin")
 _NOT_NEEDED = (
@@ -82,19 +83,28 @@ def _is_source(path: Path) -> bool:
     return path.is_file() and "__pycache__" not in path.parts
 
 
-def assemble(inputs: Inputs, root: Path) -> None:
+def debian_packages(home: Path) -> Path:
+    """The packages, unpacked; kept in `home`, since they change seldom and Parma often. Raises InternalError."""
+    key = hashlib.sha256(repr((_PACKAGES, SUITE)).encode()).hexdigest()[:16]
+    folder = home / f"debian-{key}"
+    if not folder.exists():
+        part = Path(tempfile.mkdtemp(dir=home, prefix="debian-part-"))
+        extract(_PACKAGES, SUITE, part / "root")
+        (part / "root").rename(folder)
+        part.rmdir()
+    return folder
+
+
+def assemble(inputs: Inputs, debian: Path, root: Path) -> None:
     """Makes the payload beneath `root`. Raises PayloadError, OSError, CalledProcessError."""
     if shutil.which("patchelf") is None:
         raise PayloadError("patchelf is missing: apt install patchelf")
     target = root / inputs.place.lstrip("/")
     target.mkdir(parents=True)
-    with unpacked(_PACKAGES, SUITE) as folder:
-        debian = Path(folder) / "root"
-        _copy_python(debian, target / "python")
-        _copy_qemu(debian, target / "qemu")
-        programs = _programs(target)
-        _copy_libraries(debian, target, programs)
-    for program in programs:
+    _copy_python(debian, target / "python")
+    _copy_qemu(debian, target / "qemu")
+    _copy_libraries(debian, target)
+    for program in PROGRAMS:
         _relocate(target / program, inputs.place)
     _install_packages(inputs, target / "site")
     _compile(target)
@@ -135,14 +145,10 @@ def _copy_qemu(debian: Path, target: Path) -> None:
         shutil.copy2(next(path for path in found if path.exists()), firmware / name)
 
 
-def _programs(target: Path) -> list[str]:
-    return [f"python/bin/python{PYTHON}", "qemu/usr/bin/qemu-system-x86_64"]
-
-
-def _copy_libraries(debian: Path, target: Path, programs: list[str]) -> None:
+def _copy_libraries(debian: Path, target: Path) -> None:
     library = target / "lib"
     library.mkdir()
-    own = {str(target / name) for name in programs}
+    own = {str(target / name) for name in PROGRAMS}
     own |= {str(path) for path in target.rglob("*.so")}
     for name, path in library_closure(debian, sorted(own)).items():
         shutil.copy2(path, library / name)
@@ -198,7 +204,7 @@ def _compile(target: Path) -> None:
         target / "lib" / _LOADER,
         "--library-path",
         target / "lib",
-        target / _programs(target)[0],
+        target / PROGRAMS[0],
     ]
     options = ["-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     strip = ["-s", str(target), "-p", "/"]
