@@ -46,8 +46,11 @@ kind: env ## Parma in a Kubernetes cluster, shown; KEEP=1 leaves the cluster
 test-kubernetes: env ## the tests in a cluster
 	@$(PYTEST) -m kubernetes tests/kubernetes
 
-bench: env ## measures the cost of a decision
-	@cd tests/bench && ../../$(PY) bench_policy.py
+bench: env ## what things cost, as a table and bench.json; 1 if a limit is not held
+	@$(PY) -m tests.bench
+
+prove: env-host ## explores the invariant as deep as ten minutes allow
+	@$(PY) -m tests.prove
 
 requirements: env-host ## renews the hash-pinned requirements after a change of pyproject.toml
 	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
