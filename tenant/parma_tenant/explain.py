@@ -22,6 +22,10 @@ _MAX_INPUT: Final = 1 << 20
 _FIRST: Final = re.compile(r"([a-z0-9_]{3,40}) denied by policy: ([a-z0-9_.]+(?:, ?[a-z0-9_.]+)*)")
 _RECORD: Final = re.compile(r"parma policy explain ([^\s\"'\\]+)")
 _NEAREST: Final = re.compile(r"nearest: [^\n]+")
+_TYPES: Final[Mapping[str, type]] = {
+    "rule": str, "argList": list, "envList": list, "mounts": list, "workingDir": str, "privileged": bool,
+    "noNewPrivileges": bool, "seccompProfileSHA256": str,
+}  # fmt: skip
 _MEMBERS: Final = {
     "process.command": "command",
     "process.working_dir": "working_dir",
@@ -147,28 +151,39 @@ def _json(text: str) -> dict[str, Any]:
 
 
 def _of_decision(decision: Mapping[str, Any], text: str) -> Denial:
-    request = decision.get("input")
-    request = request if isinstance(request, dict) else {}
+    request = _tidy(decision.get("input"))
     found = _FIRST.search(text)
-    point = str(request.get("rule") or (found[1] if found else "")) or "request"
+    point = request.get("rule") or (found[1] if found else "request")
     reason = decision.get("reason")
-    reason = (
-        reason
-        if isinstance(reason, dict)
-        else {"errors": [reason] if isinstance(reason, str) else []}
-    )
-    objects = reason.get("error_objects")
-    errors = [str(decision["policyError"])] if decision.get("policyError") else []
-    errors += [str(error) for error in reason.get("errors") or ()]
+    if not isinstance(reason, dict):
+        reason = {"errors": [reason]}
+    errors = [decision.get("policyError"), *_listed(reason.get("errors"))]
     return Denial(
         point,
-        tuple(str(code) for code in decision.get("reason_codes") or ()),
+        tuple(code for code in _listed(decision.get("reason_codes")) if isinstance(code, str)),
         request,
-        tuple(item for item in objects if isinstance(item, dict))
-        if isinstance(objects, list)
-        else (),
-        tuple(errors),
+        tuple(item for item in _listed(reason.get("error_objects")) if isinstance(item, dict)),
+        tuple(error for error in errors if isinstance(error, str)),
     )
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _tidy(request: object) -> dict[str, Any]:
+    """The members of a request that have the type that they must have: a record is a claim of the host's."""
+    if not isinstance(request, dict):
+        return {}
+    found = {}
+    for key, value in request.items():
+        kind = _TYPES.get(key)
+        if kind is None or (isinstance(value, kind) and kind is not list):
+            found[key] = value
+        elif kind is list and isinstance(value, list):
+            inner = dict if key == "mounts" else str
+            found[key] = [item for item in value if isinstance(item, inner)]
+    return found
 
 
 def _of_text(text: str) -> Denial:
@@ -203,14 +218,13 @@ def _from_record(denial: Denial, advice: tuple[str, ...]) -> Explanation:
     if not denial.candidates:
         return Explanation(denial, None, 0, (), (*advice, *denial.texts))
     nearest = denial.candidates[0]
-    differs = nearest.get("differs")
     found = [
         Difference(str(item.get("check")), item.get("expected"), item.get("got"))
-        for item in (differs if isinstance(differs, list) else ())
+        for item in _listed(nearest.get("differs"))
         if isinstance(item, dict)
     ]
-    variables = nearest.get("variables")
-    if isinstance(variables, list) and variables:
+    variables = _listed(nearest.get("variables"))
+    if variables:
         found.append(Difference("process.env", "a rule for each variable", variables))
     name = str(nearest.get("container") or "") or None
     return Explanation(denial, name, 0, tuple(found[:MAX_DIFFERENCES]), advice)

@@ -15,6 +15,15 @@ _LIST: Final = r"^{name}\s*:?=\s*"
 _BINDING: Final = re.compile(r"^([a-z_0-9]+)\s*:?=\s*([^\n]+)$", re.MULTILINE)
 _NO_JSON: Final = re.compile(r'("(?:\\.|[^"\\\n])*")|#[^\n]*|,(?=\s*[\]}])')
 """A text, which stays; a comment and a trailing comma, which JSON has not."""
+_KINDS: Final[Mapping[str, type]] = {
+    "layers": str,
+    "command": str,
+    "env_rules": dict,
+    "mounts": dict,
+    "exec_processes": dict,
+    "signals": int,
+}
+_ENTRY_LISTS: Final = ("command", "signals", "options")
 _SPACE: Final = re.compile(r"[\s,]*")
 
 
@@ -50,7 +59,8 @@ class Written:
 
     def platform(self, member: str) -> list[Mapping[str, Any]]:
         """The platform rules' `env_rules` or `mounts`, all together."""
-        rules = [rule for rule in self.lists.get("platform_rules", []) if isinstance(rule, dict)]
+        listed = self.lists.get("platform_rules", [])
+        rules = [_tidy(rule) for rule in listed if isinstance(rule, dict)]
         return [
             entry for rule in rules for entry in rule.get(member) or () if isinstance(entry, dict)
         ]
@@ -100,8 +110,31 @@ def _containers(text: str) -> Iterator[WrittenContainer]:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             return
-        yield WrittenContainer(value, _line(text, at), _member_lines(text, at, end, value))
+        yield WrittenContainer(_tidy(value), _line(text, at), _member_lines(text, at, end, value))
         at = end
+
+
+def _tidy(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Members that must be lists are lists of the right kind; what does not belong there is left out."""
+    tidy = dict(value)
+    for key, kind in _KINDS.items():
+        if key in value:
+            members = value[key] if isinstance(value[key], list) else []
+            kept = [member for member in members if isinstance(member, kind)]
+            tidy[key] = [_tidy_entry(member) if kind is dict else member for member in kept]
+    return tidy
+
+
+def _tidy_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Rules and processes hold texts, numbers, and lists of those."""
+    tidy: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key in _ENTRY_LISTS:
+            listed = value if isinstance(value, list) else []
+            tidy[key] = [item for item in listed if isinstance(item, str | int)]
+        elif isinstance(value, str | int):
+            tidy[key] = value
+    return tidy
 
 
 def _member_lines(text: str, start: int, end: int, value: Mapping[str, Any]) -> dict[str, int]:

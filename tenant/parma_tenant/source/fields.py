@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from parma_tenant.source.document import Node
 from parma_tenant.source.errors import SourceError
+
+NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""What containers and volumes may be called (RFC 1123 label)."""
+
+
+def printable(text: str) -> str:
+    """One line, whatever a stranger put into it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Fields:
@@ -28,7 +39,7 @@ class Fields:
         line = node.line if node is not None else self.line
         place = f"{self.file}:{line}" if line else self.file
         path = ".".join(part for part in (self.path, key) if part)
-        return SourceError(f"{place}: {path + ': ' if path else ''}{why}")
+        return SourceError(printable(f"{place}: {path + ': ' if path else ''}{why}"))
 
     def refuse_unknown(self, known: Collection[str]) -> None:
         """Raises SourceError for a member that is not `known`."""
@@ -59,6 +70,13 @@ class Fields:
         if not isinstance(value, str):
             self.fail("this must be a text (put it into quotes)", key)
         return value
+
+    def label(self, key: str) -> str:
+        """A name that can be part of a path. Raises SourceError."""
+        name = self.text(key)
+        if not NAME.fullmatch(name):
+            self.fail("a name is made of a-z, 0-9 and -, at most 63 characters", key)
+        return name
 
     def number(self, key: str, default: int | None = None) -> int:
         """A whole number. Raises SourceError."""

@@ -15,7 +15,6 @@ _CONTAINER: Final = frozenset(
     "name image command args env workingDir exec user group supplementalGroups privileged "
     "noNewPrivileges stdio capabilities".split()
 )
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 ENV_NAME: Final = re.compile(r"[^\0=]+")
 
 
@@ -41,11 +40,8 @@ def _ports(root: Fields) -> tuple[int, ...]:
 
 def _container(fields: Fields) -> ContainerSpec:
     fields.refuse_unknown(_CONTAINER)
-    name = fields.text("name")
-    if not _NAME.fullmatch(name):
-        fields.fail("a name is made of a-z, 0-9 and -, at most 63 characters", "name")
     return ContainerSpec(
-        name=name,
+        name=fields.label("name"),
         image=fields.text("image"),
         command=fields.texts("command") if fields.has("command") else None,
         args=fields.texts("args") if fields.has("args") else None,

@@ -78,6 +78,9 @@ def parse_pod(pod: Fields, context: PodContext) -> GroupSpec:
     )
     if not pod.objects("containers"):
         pod.fail("a pod has a list `containers` with at least one container")
+    names = [container.name for container in containers]
+    if len(set(names)) < len(names):
+        pod.fail("two containers have one name")
     token = pod.flag("automountServiceAccountToken", default=True)
     return GroupSpec(
         context.origin,
@@ -110,7 +113,7 @@ def _container(
         if security.text("procMount", "Default") != "Default":
             security.fail("an unmasked /proc is not offered", "procMount")
     return ContainerSpec(
-        name=fields.text("name"),
+        name=fields.label("name"),
         image=fields.text("image"),
         command=_expanded(fields, "command", known),
         args=_expanded(fields, "args", known),

@@ -33,7 +33,7 @@ def plugins(pod: Fields) -> dict[str, str]:
     """The pod's volumes: name to kubelet's plugin. Raises SourceError for what cannot be given to a VM."""
     found: dict[str, str] = {}
     for volume in pod.objects("volumes"):
-        name = volume.text("name")
+        name = volume.label("name")
         kinds = [key for key in volume.keys() if key != "name"]  # noqa: SIM118 (not a dict)
         kind = kinds[0] if kinds else "emptyDir"
         if len(kinds) > 1 or name in found:
@@ -56,7 +56,7 @@ def plugins(pod: Fields) -> dict[str, str]:
 
 def mount_rules(container: Fields, volumes: Mapping[str, str]) -> tuple[MountRule, ...]:
     """Rules of a container's volumeMounts and of its termination log. Raises SourceError."""
-    name = container.text("name")
+    name = container.label("name")
     rules = [
         _rule(mount, number, name, volumes)
         for number, mount in enumerate(container.objects("volumeMounts"))

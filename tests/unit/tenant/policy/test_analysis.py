@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from parma_api.policy.refusal import decision_text
+from parma_api.status import Code, RemoteError
+from parma_shim.sandbox.denial import Denials
 from parma_tenant.diff import diff_policies
 from parma_tenant.explain import explain, lines, read_denial
 from parma_tenant.generate.rules import env_admitted, fits, mount_admitted
@@ -311,6 +313,26 @@ def test_an_error_text_leads_to_its_record(tmp_path: Path) -> None:
         "get_properties denied by policy: flag.off\nexplain: parma policy explain r.json", tmp_path
     )
     assert found.request == {"rule": "get_properties"}
+
+
+def test_what_the_shim_prints_leads_to_its_own_record(
+    files: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    text = denial("create_container", ("process.command",), **request(argList=["x"]))
+    shown = Denials(tmp_path / "denials", "pod").explained(
+        RemoteError(Code.PERMISSION_DENIED, text)
+    )
+    assert shown.message.count("\n") == 2
+    for form in (shown.message, shown.message.replace("\n", "\\n")):
+        found = explain(read_denial(f"Error: {form}", tmp_path), files[1].read_text())
+        assert (found.container, found.differences[0].got) == ("web", ["x"])
+
+
+def test_a_value_that_no_rule_admits_leads_to_the_rules(files: tuple[Path, Path, Path]) -> None:
+    text = files[1].read_text()
+    found = explain(read_denial(denial("create_container", ("process.env",), **request())), text)
+    assert found.container == "web"
+    assert '"env_rules":' in text.splitlines()[found.line - 1]
 
 
 def test_explain_finds_flags_and_ports(files: tuple[Path, Path, Path]) -> None:

@@ -6,6 +6,10 @@ import base64
 import gzip
 import hashlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +286,34 @@ def test_refusals_leave_nothing(
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    archive = simple_archive(tmp_path / "a.tar")
+    group = group_file(tmp_path / "g.json", {"name": "c", "image": "app:1"})
+    ours, theirs = pty.openpty()
+    program = "from parma_tenant.cli.policy import policy; policy()"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "generate",
+        str(group),
+        "--archive",
+        str(archive),
+        "-o",
+        str(tmp_path / "p"),
+    ]
+    done = subprocess.run(
+        command, stderr=theirs, stdin=subprocess.DEVNULL, check=False, timeout=100
+    )
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert "hashing layers" in shown
+    assert "100%" in shown
+    assert "HOST_DATA" in shown
 
 
 def test_one_bad_layer_is_no_policy_and_keeps_the_old_file(call: Caller, tmp_path: Path) -> None:
