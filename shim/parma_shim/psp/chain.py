@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import fcntl
 import hashlib
+import hmac
 import json
 import os
 from dataclasses import dataclass
@@ -139,9 +140,12 @@ def _authority_certificate(
     )
 
 
-def vcek_key(chip_seed: bytes, tcb: Tcb) -> ec.EllipticCurvePrivateKey:
-    """The chip's signing key at this TCB: a function of both."""
-    material = hashlib.shake_256(b"parma stub vcek" + chip_seed + tcb.to_bytes()).digest(64)
+def vcek_key(authority: Authority, chip_seed: bytes, tcb: Tcb) -> ec.EllipticCurvePrivateKey:
+    """The chip's signing key at this TCB: a function of both, and of a secret that only this host's stub has."""
+    numbers = authority.ask_key.private_numbers()
+    secret = numbers.d.to_bytes(authority.ask_key.key_size // 8, "big")
+    message = b"parma stub vcek" + tcb.to_bytes() + chip_seed
+    material = hmac.digest(secret, message, "sha512")
     scalar = int.from_bytes(material, "big") % (_P384_ORDER - 1) + 1
     return ec.derive_private_key(scalar, ec.SECP384R1())
 
@@ -158,7 +162,7 @@ def vcek_certificate(authority: Authority, chip_seed: bytes, tcb: Tcb) -> x509.C
         x509.CertificateBuilder()
         .subject_name(_name("SEV-VCEK"))
         .issuer_name(authority.ask.subject)
-        .public_key(vcek_key(chip_seed, tcb).public_key())
+        .public_key(vcek_key(authority, chip_seed, tcb).public_key())
         .serial_number(1)
         .not_valid_before(now - _DAY)
         .not_valid_after(now + 7 * 365 * _DAY)

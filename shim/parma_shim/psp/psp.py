@@ -63,7 +63,7 @@ class Processor:
 
     def __init__(self, authority: Authority, launch: LaunchValues) -> None:
         self._launch = launch
-        self._key = vcek_key(launch.chip_seed, launch.tcb)
+        self._key = vcek_key(authority, launch.chip_seed, launch.tcb)
         self._report_id = os.urandom(32)
         leaf = vcek_certificate(authority, launch.chip_seed, launch.tcb)
         self.certificates = host_certificates(authority, leaf, launch.tcb)

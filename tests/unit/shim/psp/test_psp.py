@@ -69,12 +69,21 @@ def test_the_chain_holds_and_says_stub(authority: chain.Authority) -> None:
         assert "tub" in certificate.subject.rfc4514_string()
 
 
-def test_another_tcb_is_another_key() -> None:
+def test_another_tcb_is_another_key(authority: chain.Authority) -> None:
     keys = {
-        chain.vcek_key(b"seed", chain.Tcb(4, 0, 24, n)).private_numbers().private_value
+        chain.vcek_key(authority, b"seed", chain.Tcb(4, 0, 24, n)).private_numbers().private_value
         for n in range(3)
     }
     assert len(keys) == 3
+
+
+def test_another_host_has_another_key(authority: chain.Authority, tmp_path: Path) -> None:
+    """Whoever reads this source must not be able to sign as somebody's stub."""
+    other = chain.load_or_create(tmp_path)
+    keys = [
+        chain.vcek_key(host, b"seed", LAUNCH.tcb).private_numbers() for host in (authority, other)
+    ]
+    assert keys[0].private_value != keys[1].private_value
 
 
 def test_the_table_holds_the_three_certificates(authority: chain.Authority) -> None:
