@@ -1,31 +1,17 @@
-"""What a denial means: the container that came closest, what differs, and the line of the policy to look at.
-
-Takes the shim's record file, an event or log line, or the error's text, whatever of it is there.
-"""
+"""What a denial means: the container that came closest, what differs, and the line of the policy to look at."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
-from parma_api.policy.refusal import parse_decision
-from parma_api.status import InvalidArgumentError
+from parma_tenant.denial import Denial, listed
 from parma_tenant.generate.rules import mount_admitted, name_admitted
 from parma_tenant.generate.written import Written, WrittenContainer, read_policy
 
 MAX_DIFFERENCES: Final = 3
-_MAX_INPUT: Final = 1 << 20
-_FIRST: Final = re.compile(r"([a-z0-9_]{3,40}) denied by policy: ([a-z0-9_.]+(?:, ?[a-z0-9_.]+)*)")
-_RECORD: Final = re.compile(r"parma policy explain ([^\s\"'\\]+)")
-_NEAREST: Final = re.compile(r"nearest: [^\n]+")
-_TYPES: Final[Mapping[str, type]] = {
-    "rule": str, "argList": list, "envList": list, "mounts": list, "workingDir": str, "privileged": bool,
-    "noNewPrivileges": bool, "seccompProfileSHA256": str,
-}  # fmt: skip
 _MEMBERS: Final = {
     "process.command": "command",
     "process.working_dir": "working_dir",
@@ -73,18 +59,6 @@ _ADVICE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Denial:
-    """What is known of a refusal."""
-
-    point: str
-    codes: tuple[str, ...]
-    request: Mapping[str, Any] = field(default_factory=dict)
-    candidates: tuple[Mapping[str, Any], ...] = ()
-    """As the framework described them, nearest first."""
-    texts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Difference:
     """One thing that does not fit; `line` of the policy, 0 where it is not known."""
 
@@ -120,86 +94,6 @@ class Explanation:
         }
 
 
-def read_denial(text: str, folder: Path | None = None) -> Denial:
-    """A denial in whatever form; a record that the text names is read if it is there. Raises InvalidArgumentError."""
-    if (decision := parse_decision(text)) is not None:
-        return _of_decision(decision, text)
-    if text.lstrip().startswith("{"):
-        document = _json(text)
-        inner = document.get("decision")
-        if isinstance(inner, dict):
-            return _of_decision(inner, str(document.get("message", "")))
-        if "reason_codes" in document:
-            return _of_decision(document, "")
-        text = str(document.get("message") or document.get("Message") or text)
-        return read_denial(text, folder) if not text.lstrip().startswith("{") else _of_text(text)
-    named = _RECORD.search(text)
-    if named is not None and folder is not None:
-        try:
-            return read_denial((folder / named[1]).read_text()[:_MAX_INPUT])
-        except (OSError, UnicodeDecodeError, InvalidArgumentError):
-            pass
-    return _of_text(text)
-
-
-def _json(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"this is no JSON: {error}") from error
-    return document if isinstance(document, dict) else {}
-
-
-def _of_decision(decision: Mapping[str, Any], text: str) -> Denial:
-    request = _tidy(decision.get("input"))
-    found = _FIRST.search(text)
-    point = request.get("rule") or (found[1] if found else "request")
-    reason = decision.get("reason")
-    if not isinstance(reason, dict):
-        reason = {"errors": [reason]}
-    errors = [decision.get("policyError"), *_listed(reason.get("errors"))]
-    return Denial(
-        point,
-        tuple(code for code in _listed(decision.get("reason_codes")) if isinstance(code, str)),
-        request,
-        tuple(item for item in _listed(reason.get("error_objects")) if isinstance(item, dict)),
-        tuple(error for error in errors if isinstance(error, str)),
-    )
-
-
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _tidy(request: object) -> dict[str, Any]:
-    """The members of a request that have the type that they must have: a record is a claim of the host's."""
-    if not isinstance(request, dict):
-        return {}
-    found = {}
-    for key, value in request.items():
-        kind = _TYPES.get(key)
-        if kind is None or (isinstance(value, kind) and kind is not list):
-            found[key] = value
-        elif kind is list and isinstance(value, list):
-            inner = dict if key == "mounts" else str
-            found[key] = [item for item in value if isinstance(item, inner)]
-    return found
-
-
-def _of_text(text: str) -> Denial:
-    """The lines that the shim prints; in events their line ends are often escaped."""
-    plain = text.replace("\\n", "\n").replace('\\"', '"')
-    found = _FIRST.search(plain)
-    if found is None:
-        raise InvalidArgumentError(
-            "there is no denial in this text: give the file that the error names, or the text with "
-            "`... denied by policy: ...`"
-        )
-    codes = tuple(code.strip() for code in found[2].split(",") if "." in code)
-    nearest = _NEAREST.search(plain)
-    return Denial(found[1], codes, texts=(nearest[0],) if nearest is not None else ())
-
-
 def explain(denial: Denial, policy: str | None = None) -> Explanation:
     """With the policy's text the lines are known, and containers are compared that the record has no room for."""
     written = read_policy(policy) if policy is not None else None
@@ -220,10 +114,10 @@ def _from_record(denial: Denial, advice: tuple[str, ...]) -> Explanation:
     nearest = denial.candidates[0]
     found = [
         Difference(str(item.get("check")), item.get("expected"), item.get("got"))
-        for item in _listed(nearest.get("differs"))
+        for item in listed(nearest.get("differs"))
         if isinstance(item, dict)
     ]
-    variables = _listed(nearest.get("variables"))
+    variables = listed(nearest.get("variables"))
     if variables:
         found.append(Difference("process.env", "a rule for each variable", variables))
     name = str(nearest.get("container") or "") or None

@@ -11,8 +11,9 @@ import click
 
 from parma_api.status import ApiError
 from parma_tenant.cli.options import FILE
+from parma_tenant.denial import read_denial
 from parma_tenant.diff import diff_policies
-from parma_tenant.explain import explain, lines, read_denial
+from parma_tenant.explain import explain, lines
 from parma_tenant.generate.run import read_file
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

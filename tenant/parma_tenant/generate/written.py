@@ -121,7 +121,7 @@ def _tidy(value: Mapping[str, Any]) -> dict[str, Any]:
         if key in value:
             members = value[key] if isinstance(value[key], list) else []
             kept = [member for member in members if isinstance(member, kind)]
-            tidy[key] = [_tidy_entry(member) if kind is dict else member for member in kept]
+            tidy[key] = [_tidy_entry(m) if isinstance(m, dict) else m for m in kept]
     return tidy
 
 

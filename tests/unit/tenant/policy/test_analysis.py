@@ -11,8 +11,9 @@ import pytest
 from parma_api.policy.refusal import decision_text
 from parma_api.status import Code, RemoteError
 from parma_shim.sandbox.denial import Denials
+from parma_tenant.denial import read_denial
 from parma_tenant.diff import diff_policies
-from parma_tenant.explain import explain, lines, read_denial
+from parma_tenant.explain import explain, lines
 from parma_tenant.generate.rules import env_admitted, fits, mount_admitted
 from parma_tenant.generate.written import read_policy
 from parma_tenant.image.hashing import HashCache, default_cache
@@ -318,14 +319,14 @@ def test_an_error_text_leads_to_its_record(tmp_path: Path) -> None:
 def test_what_the_shim_prints_leads_to_its_own_record(
     files: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    text = denial("create_container", ("process.command",), **request(argList=["x"]))
+    text = denial("create_container", ("process.command",), **request(argList=["/bin/sh", "x"]))
     shown = Denials(tmp_path / "denials", "pod").explained(
         RemoteError(Code.PERMISSION_DENIED, text)
     )
     assert shown.message.count("\n") == 2
     for form in (shown.message, shown.message.replace("\n", "\\n")):
         found = explain(read_denial(f"Error: {form}", tmp_path), files[1].read_text())
-        assert (found.container, found.differences[0].got) == ("web", ["x"])
+        assert (found.container, found.differences[0].got) == ("web", ["/bin/sh", "x"])
 
 
 def test_a_value_that_no_rule_admits_leads_to_the_rules(files: tuple[Path, Path, Path]) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parma_api.status import ApiError
+from parma_tenant.denial import read_denial
 from parma_tenant.diff import diff_policies
-from parma_tenant.explain import explain, lines, read_denial
+from parma_tenant.explain import explain, lines
 from parma_tenant.generate.build import build_policy
 from parma_tenant.generate.rego import render
 from parma_tenant.generate.run import Wishes, read_groups
@@ -154,7 +155,7 @@ def test_documents_of_images(data: st.DataObject) -> None:
         (parse_index, {"manifests": MANIFEST["layers"]}),
     ):
         try:
-            parse(encoded(mutated(data, document)), "i")  # type: ignore[operator]
+            parse(encoded(mutated(data, document)), "i")
         except ApiError as error:
             refused_in_one_line(error)
 
