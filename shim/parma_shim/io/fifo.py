@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import stat
+import sys
+import termios
 import time
 
 from parma_api.channel.stream import FdStream
@@ -30,6 +33,16 @@ class Output:
     async def write(self, data: bytes) -> None:
         """All of it, waiting while the pipe is full. Raises StreamClosedError."""
         await self._stream.write(data)
+
+    async def emptied(self) -> None:
+        """Returns when the client has taken all that is in the FIFO, or this is closed; at once for a file.
+
+        With its last end the FIFO loses what is in it: after a restart of containerd that was a process's last words.
+        """
+        wait = _FIRST_WAIT
+        while self._read_fd is not None and _unread(self._read_fd):
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
 
     def close(self) -> None:
         """Lets go of both ends: the client sees the end. Idempotent."""
@@ -92,6 +105,13 @@ def open_log(path: str) -> Output:
     except OSError as error:
         raise FailedPreconditionError(f"{path} cannot be made: {error.strerror}") from error
     return Output(_open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
+
+
+def _unread(fd: int) -> int:
+    """Bytes in a pipe (ioctl_fionread(2))."""
+    count = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 async def _open_when_read(path: str, deadline: float) -> int:

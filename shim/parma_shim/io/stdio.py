@@ -96,11 +96,18 @@ class ProcessStdio:
             self._stdin.release_writer()
 
     async def drain(self, seconds: float | None) -> None:
-        """Waits until all output has arrived, `seconds` at most if given, and closes the client's ends. Idempotent."""
+        """Waits until all output has arrived, and closes the client's ends. Idempotent.
+
+        With `seconds`: no longer than that, and for what the guest has sent only: the client has said that it is done.
+        """
         if self._outputs:
             _, late = await asyncio.wait(self._outputs, timeout=seconds)
             if late:
                 log.warning("output was not drained in time: the rest is dropped")
+        if seconds is None:
+            for output in (self._stdout, self._stderr):
+                if output is not None:
+                    await output.emptied()
         await self._stop()
         for output in (self._stdout, self._stderr):
             if output is not None:

@@ -53,7 +53,6 @@ class ContainerPlan:
     document: bytes
     privileged: bool
     share_pod_pid: bool
-    readonly_root: bool
     volumes: tuple[HostVolume, ...]
     network_files: tuple[tuple[str, str], ...]
     terminal_size: tuple[int, int]
@@ -106,7 +105,6 @@ def plan_container(
         document=_guest_document(document, container_id, mounts.mounts),
         privileged=is_privileged(document),
         share_pod_pid=bool(namespaces["pid"]),
-        readonly_root=member(document, "root").get("readonly") is True,
         volumes=mounts.volumes,
         network_files=mounts.network_files,
         terminal_size=(_number(size.get("width")), _number(size.get("height"))),

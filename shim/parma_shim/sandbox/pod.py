@@ -266,10 +266,10 @@ async def start_pod(
 
 
 def _overlay(plan: ContainerPlan, paths: list[str]) -> v1.MountOverlayRequest:
-    scratch = volumes.scratch_path(plan.sandbox_id, plan.container_id)
+    """With scratch for a read-only root too: mount points and the security context are made in it first."""
     return v1.MountOverlayRequest(
         container_id=plan.container_id,
         layer_paths=paths,
         target=volumes.root_path(plan.container_id),
-        scratch_path="" if plan.readonly_root else scratch,
+        scratch_path=volumes.scratch_path(plan.sandbox_id, plan.container_id),
     )

@@ -89,6 +89,27 @@ async def test_27_a_reader_that_goes_and_comes_back(shim: Rig) -> None:
     assert await shim.finish("c") == 0
 
 
+async def test_34_last_words_wait_for_a_reader_that_is_away(shim: Rig) -> None:
+    out = shim.fifo("out")
+    first = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+    await shim.create("c", "echo", "the end", stdout=str(out))
+    os.close(first)  # containerd is stopped
+    await shim.task.start(v2.StartRequest(id="c"))
+    await shim.task.wait(v2.WaitRequest(id="c"))
+    await shim.sink.until("exit")
+    assert await read_all(out) == b"the end\n"
+    assert await shim.finish("c") == 0
+
+
+async def test_28_last_words_that_nobody_wants(shim: Rig) -> None:
+    out = shim.fifo("out")
+    first = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+    await shim.run("c", "echo", "the end", stdout=str(out))
+    os.close(first)
+    async with asyncio.timeout(4):
+        assert await shim.finish("c") == 0
+
+
 async def test_27_terminal(shim: Rig) -> None:
     into, out = shim.fifo("in"), shim.fifo("out")
     reading = asyncio.create_task(read_all(out))
