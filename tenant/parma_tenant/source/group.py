@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from parma_tenant.generate.model import ExecRule
+from parma_tenant.generate.model import ExecRule, MountRule
 from parma_tenant.source.expansion import Text
 from parma_tenant.source.fields import Fields
 from parma_tenant.source.model import CapabilityChange, ContainerSpec, EnvVar, GroupSpec, RunAs
@@ -13,8 +13,9 @@ from parma_tenant.source.model import CapabilityChange, ContainerSpec, EnvVar, G
 _GROUP: Final = frozenset({"containers", "allowPortForward"})
 _CONTAINER: Final = frozenset(
     "name image command args env workingDir exec user group supplementalGroups privileged "
-    "noNewPrivileges stdio capabilities".split()
+    "noNewPrivileges stdio capabilities mounts seccomp signals".split()
 )
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 ENV_NAME: Final = re.compile(r"[^\0=]+")
 
 
@@ -53,7 +54,36 @@ def _container(fields: Fields) -> ContainerSpec:
         privileged=fields.flag("privileged"),
         no_new_privileges=fields.flag("noNewPrivileges"),
         stdio=fields.flag("stdio", default=True),
+        mounts=tuple(_mount(entry) for entry in fields.objects("mounts")),
+        seccomp=_seccomp(fields),
+        signals=_signals(fields),
     )
+
+
+def _mount(entry: Fields) -> MountRule:
+    """As the agent sees it; a source beneath `sandbox://` is a pattern."""
+    entry.refuse_unknown(("destination", "source", "options", "type"))
+    destination, source = entry.text("destination"), entry.text("source")
+    kind = entry.text("type", "bind")
+    if not destination.startswith("/"):
+        entry.fail("a destination begins with a slash", "destination")
+    if kind == "bind" and not source.startswith("sandbox:///"):
+        entry.fail("the source of a bind mount begins with sandbox:///", "source")
+    return MountRule(destination, source, entry.texts("options"), kind)
+
+
+def _seccomp(fields: Fields) -> str:
+    digest = fields.text("seccomp", "")
+    if digest and not _SHA256.fullmatch(digest):
+        fields.fail("this must be the SHA-256 of a profile, in hexadecimal", "seccomp")
+    return digest
+
+
+def _signals(fields: Fields) -> tuple[int, ...]:
+    signals = fields.numbers("signals")
+    if not all(0 < number < 65 for number in signals):
+        fields.fail("a signal is a number from 1 to 64", "signals")
+    return signals
 
 
 def _variable(entry: Fields) -> EnvVar:

@@ -131,6 +131,18 @@ def test_given_user_and_capabilities(call: Caller, tmp_path: Path) -> None:
     assert found["allow_stdio_access"] is False
 
 
+def test_mounts_seccomp_and_signals_of_a_group_file(call: Caller, tmp_path: Path) -> None:
+    mount = {
+        "destination": "/d",
+        "source": "sandbox:///volumes/empty-dir/d",
+        "options": ["rbind", "rw"],
+    }
+    found = container(call, tmp_path, {"mounts": [mount], "seccomp": "a" * 64, "signals": [1]})
+    assert found["mounts"] == [{**mount, "type": "bind"}]
+    assert found["seccomp_profile_sha256"] == "a" * 64
+    assert found["signals"] == [1, 9, 15]
+
+
 def test_privileged(call: Caller, tmp_path: Path) -> None:
     found = container(call, tmp_path, {"privileged": True})
     assert found["allow_elevated"] is True
@@ -238,6 +250,25 @@ def test_hashes_are_kept(call: Caller, tmp_path: Path, own_cache: Path) -> None:
         ({"containers": [{"name": "C", "image": "app:1"}]}, (), "a name is made of"),
         ({"containers": [{"name": "c", "image": "app:1"}] * 2}, (), "two containers are called c"),
         ({"containers": [{"name": "c", "image": "app:2"}]}, (), "in none of the places"),
+        (
+            {"containers": [{"name": "c", "image": "app:1", "seccomp": "x"}]},
+            (),
+            "SHA-256 of a profile",
+        ),
+        ({"containers": [{"name": "c", "image": "app:1", "signals": [0]}]}, (), "from 1 to 64"),
+        (
+            {
+                "containers": [
+                    {
+                        "name": "c",
+                        "image": "app:1",
+                        "mounts": [{"destination": "/x", "source": "/etc"}],
+                    }
+                ]
+            },
+            (),
+            "begins with sandbox:///",
+        ),
         ({"containers": [{"name": "c", "image": "APP"}]}, (), "no name of an image"),
         (
             {"containers": [{"name": "c", "image": "app:1"}], "allowPortForward": [0]},
