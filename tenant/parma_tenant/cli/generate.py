@@ -205,15 +205,23 @@ def _change(one: Generated | None) -> Change | None:
 
 
 def write_all(writes: Sequence[tuple[Path, bytes]]) -> None:
-    """All files or none: each is complete beside its place before the first one is moved. Raises SourceError."""
+    """All files or none: each is complete beside its place before the first one is moved. Raises SourceError.
+
+    A device or a pipe is written to at the end; it must not be replaced by a file.
+    """
     parts: list[tuple[Path, Path]] = []
+    special = [(path, data) for path, data in writes if path.exists() and not path.is_file()]
     try:
         for path, data in writes:
+            if (path, data) in special:
+                continue
             part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             parts.append((part, path))
             part.write_bytes(data)
         for part, path in parts:
             os.replace(part, path)  # noqa: PTH105
+        for path, data in special:
+            path.write_bytes(data)
     except OSError as error:
         raise SourceError(
             f"{error.filename2 or error.filename or 'the file'} cannot be written: {error.strerror}"
