@@ -198,3 +198,24 @@ def start_pod(
     yield start
     for pod in started:
         pod.remove()
+
+
+@pytest.fixture(scope="session")
+def shared_pod(
+    daemon: PrivateContainerd, store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pod]:
+    """One pod for the modules that do it no harm: its containers are in `members`."""
+    from .members import shared_policy
+
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "logs").mkdir()
+    config = folder / "pod.json"
+    annotations = {ANNOTATION: annotation(shared_policy(store))}
+    document = json.loads(pod_config("shared", folder / "logs", annotations))
+    document["linux"]["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "81"}
+    config.write_text(json.dumps(document))
+    pod = Pod(
+        daemon, folder, daemon.crictl("runp", "--runtime", "parma", str(config)).strip(), config
+    )
+    yield pod
+    pod.remove()

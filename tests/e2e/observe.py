@@ -52,6 +52,15 @@ def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
     }
 
 
+def wait_as_before(
+    daemon: PrivateContainerd, before: dict[str, list[str]], seconds: float = 20
+) -> None:
+    """Nothing more than there was; the failure shows what is."""
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: leavings(daemon) == before, seconds)
+    assert leavings(daemon) == before
+
+
 def contents(path: Path) -> bytes:
     """Of a file that may go away any moment."""
     try:

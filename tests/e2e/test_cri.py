@@ -15,7 +15,7 @@ from parma_shim.demo.daemon import PrivateContainerd, run_checked
 from parma_shim.demo.group import CACHE, GROUP, WEB, Member
 
 from .conftest import Pod, Store, policy_text
-from .observe import leavings, wait_for
+from .observe import leavings, wait_as_before, wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(300)]
 SHELL = ("/bin/sh",)
@@ -130,4 +130,4 @@ def test_nothing_is_left_when_a_pod_is_gone(
     assert leavings(daemon) != before
     pod.remove()
     wait_for(lambda: not any(place.exists() for place in places), 10)
-    wait_for(lambda: leavings(daemon) == before, 10)
+    wait_as_before(daemon, before)

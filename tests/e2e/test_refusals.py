@@ -21,7 +21,7 @@ from parma_shim.demo.group import pod_config
 from tests.tools.oci_image import Image, layer_tar
 
 from .conftest import ANNOTATION, Store, annotation, policy_text
-from .observe import configured, leavings, wait_for
+from .observe import configured, leavings, wait_as_before
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(120)]
 TRUE = ("/bin/true",)
@@ -37,7 +37,7 @@ def good(store: Store) -> str:
 def nothing_is_left(daemon: PrivateContainerd) -> Iterator[None]:
     before = leavings(daemon)
     yield
-    wait_for(lambda: leavings(daemon) == before, 15)
+    wait_as_before(daemon, before)
 
 
 def refused_pod(daemon: PrivateContainerd, folder: Path, **changes: object) -> str:

@@ -14,7 +14,7 @@ from parma_api.gen.containerd.task import v2
 from parma_api.gen.containerd.v1.types import Status
 from parma_api.gen.io.containerd.cgroups.v2 import Metrics
 from parma_api.gen.parma.agent import v1
-from parma_api.status import Code, NotFoundError, RemoteError
+from parma_api.status import Code, FailedPreconditionError, NotFoundError, RemoteError
 from tests.fakes.rig import Rig, document, read_all, rig
 
 
@@ -218,6 +218,36 @@ async def test_26_events_of_a_life(shim: Rig) -> None:
         *("create", "start", "exec-added", "exec-started", "exit"),
         *("paused", "resumed", "exit", "delete"),
     ]
+
+
+async def test_26_events_of_failures(shim: Rig) -> None:
+    async def fails(_: object) -> v1.StartContainerResponse:
+        raise FailedPreconditionError("not today")
+
+    await shim.create("c", "true")
+    shim.behaviour.answers["StartContainer"] = fails
+    with refused(Code.FAILED_PRECONDITION, "not today"):
+        await shim.task.start(v2.StartRequest(id="c"))
+    await shim.task.delete(v2.DeleteRequest(id="c"))
+    del shim.behaviour.answers["StartContainer"]
+    await shim.run("d", "sleep", "60")
+    await shim.exec("d", "e", "no-such-program")
+    with refused(Code.NOT_FOUND):
+        await shim.task.start(v2.StartRequest(id="d", exec_id="e"))
+    await shim.task.delete(v2.DeleteRequest(id="d", exec_id="e"))
+    await shim.task.kill(v2.KillRequest(id="d", signal=9))
+    await shim.finish("d")
+    await shim.sink.until("delete", 2)
+    failed, started = ["create", "delete"], ["create", "start", "exec-added", "exit", "delete"]
+    assert shim.sink.topics() == failed + started
+
+
+@pytest.mark.parametrize("number", [2, 9, 15, 64])
+async def test_23_signals(shim: Rig, number: int) -> None:
+    await shim.run("c", "sleep", "60")
+    await shim.task.kill(v2.KillRequest(id="c", signal=0))
+    await shim.task.kill(v2.KillRequest(id="c", signal=number))
+    assert await shim.finish("c") == 128 + number
 
 
 async def test_29_shutdown_counts_containers(shim: Rig) -> None:
