@@ -18,6 +18,7 @@ from parma_tenant.generate.run import Wishes, read_groups
 from parma_tenant.generate.written import read_policy
 from parma_tenant.image.documents import parse_config, parse_index, parse_manifest
 from parma_tenant.image.image import Image
+from parma_tenant.image.reference import parse_reference
 from parma_tenant.lint import _findings, _layer_findings, _profile_findings
 from parma_tenant.profiles.profile import newest
 from tests.unit.tenant.policy.test_analysis import POD
@@ -128,7 +129,10 @@ def plan(document: Any) -> None:
         config = parse_config(
             encoded(CONFIG | {"rootfs": {"diff_ids": ["sha256:" + "c" * 64]}}), "i"
         )
-        images = {spec.image: Image(spec.image, None, config, ()) for spec in group.containers}
+        images = {
+            spec.image: Image(str(parse_reference(spec.image)), None, config, ())
+            for spec in group.containers
+        }
         render(build_policy(group, images, {}).policy).encode()
 
 
