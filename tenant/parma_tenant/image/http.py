@@ -67,6 +67,8 @@ class Client:
 
     context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
     seconds: float = SECONDS
+    unverified: frozenset[str] = frozenset()
+    """Hosts whose certificates are not verified, as docker treats loopback and insecure registries."""
 
     @contextmanager
     def get(
@@ -105,11 +107,12 @@ class Client:
         return target
 
     def _request(self, url: str, headers: Mapping[str, str], body: bytes | None) -> Any:
+        host = urlsplit(url).netloc
+        context = _unverified_context() if host in self.unverified else self.context
         opener = urllib.request.build_opener(
-            _KeepRedirects, urllib.request.HTTPSHandler(context=self.context)
+            _KeepRedirects, urllib.request.HTTPSHandler(context=context)
         )
         request = urllib.request.Request(url, body, {"User-Agent": _AGENT, **headers})
-        host = urlsplit(url).netloc
         try:
             return opener.open(request, timeout=self.seconds)
         except urllib.error.HTTPError as error:
@@ -122,8 +125,7 @@ class Client:
     def speaks_tls(self, host: str) -> bool:
         """Whether TLS is spoken there at all, with whatever certificate. Raises RegistryError where nobody listens."""
         parts = urlsplit(f"https://{host}")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context = _unverified_context()
         try:
             address = (parts.hostname or "", parts.port or 443)
             with socket.create_connection(address, self.seconds) as plain:
@@ -137,6 +139,12 @@ class Client:
                 f"registry {shown(host)} cannot be reached: {_reason(error)}"
             ) from error
         return True
+
+
+def _unverified_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _origin(url: str) -> tuple[str, str]:

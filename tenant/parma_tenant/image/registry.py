@@ -52,6 +52,8 @@ class _Repository:
         host = reference.host
         self._server = _DOCKER_SERVER if host == DEFAULT_HOST else host
         self._plain_allowed = is_loopback(host) or host in source.insecure
+        unverified = frozenset({self._server}) if self._plain_allowed else frozenset[str]()
+        self._client = replace(source.client, unverified=unverified)
         self._base: str | None = None
         self._authorization = ""
         self._documents: dict[str, bytes] = {}
@@ -94,7 +96,7 @@ class _Repository:
             headers = {"Accept": accept}
             if self._authorization:
                 headers["Authorization"] = self._authorization
-            with self._source.client.get(url, headers, plain_allowed=self._plain_allowed) as answer:
+            with self._client.get(url, headers, plain_allowed=self._plain_allowed) as answer:
                 if answer.status == 401 and not attempt:
                     self._log_in(answer)
                     continue
@@ -107,7 +109,7 @@ class _Repository:
         with self._lock:
             if self._base is None:
                 self._base = f"https://{self._server}"
-                if self._plain_allowed and not self._source.client.speaks_tls(self._server):
+                if self._plain_allowed and not self._client.speaks_tls(self._server):
                     self._base = f"http://{self._server}"
             return self._base
 
@@ -143,7 +145,7 @@ class _Repository:
             return basic(found) if found is not None else ""
         scope = challenge.scope or f"repository:{self._reference.path}:pull"
         token = fetch_token(
-            self._source.client,
+            self._client,
             challenge,
             scope,
             found,

@@ -24,6 +24,7 @@ from tests.unit.tenant.policy.kit import (
     Blobs,
     Registry,
     base_layer,
+    self_signed,
     serving,
 )
 
@@ -166,6 +167,18 @@ def test_other_content_under_a_digest(registry: Registry, tmp_path: Path) -> Non
     registry.wrong_manifest = True
     with pytest.raises(ImageError, match="gives other content"):
         find(registry, tmp_path, f"team/app@{digest}")
+
+
+def test_tls_on_loopback_with_a_certificate_of_its_own(registry: Registry, tmp_path: Path) -> None:
+    with serving(Registry(registry.blobs, registry.tags), self_signed(tmp_path)) as served:
+        image = find(served, tmp_path)
+        assert len(hash_layers(image.layers, HashCache(tmp_path / "cache"))) == 1
+        url = f"https://{served.address}/v2/team/app/manifests/1"
+        with (
+            pytest.raises(RegistryError, match="certificate verify failed"),
+            Client().get(url, {}, plain_allowed=False),
+        ):
+            pass
 
 
 def test_what_is_not_there(registry: Registry, tmp_path: Path) -> None:
