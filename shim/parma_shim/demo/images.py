@@ -22,7 +22,7 @@ _PACKAGES = ("busybox-static", "nginx-light", "redis-server")
 _APPLETS = (
     "sh ash cat echo ls ps sleep id env true false date mkdir rm cp mv ln chmod chown grep head tail wc seq dd "
     "sha256sum hostname ip nc wget stat test touch uname kill mount umount df sync sed awk sort tr yes od cut "
-    "find readlink printf expr tee timeout nslookup ping vi top free dmesg mknod"
+    "find readlink printf expr tee timeout nslookup ping vi top free dmesg mknod tar"
 ).split()
 _USERS = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\napp:x:1000:1000::/:/bin/sh\n"
 _GROUP = "root:x:0:\nwww-data:x:33:\napp:x:1000:\nadm:x:50000:app\n"

@@ -1,0 +1,74 @@
+"""How containers and pods begin, end and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Lab, wait_for
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pods(lab: Lab, applied: Callable[..., None]) -> None:
+    applied("lives.yaml", ("--allow-exec", "box=/bin/sh"))
+
+
+def ended(lab: Lab, container: str) -> dict[str, Any]:
+    """The last end of a container of the pod `ending`."""
+
+    def state() -> dict[str, Any]:
+        status = lab.status("ending", container)
+        found: dict[str, Any] = (
+            status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
+        )
+        return found
+
+    return wait_for(state, 240)
+
+
+def test_a_job_completes(lab: Lab) -> None:
+    lab.cluster.kubectl(
+        "wait", "--for=condition=Complete", "job/sum", "--timeout=240s", timeout=260
+    )
+    assert lab.cluster.kubectl("logs", "job/sum").strip() == "42"
+
+
+def test_termination_message_and_exit_code(lab: Lab) -> None:
+    end = ended(lab, "told")
+    assert (end["exitCode"], end["reason"], end["message"]) == (0, "Completed", "goodbye")
+
+
+def test_logs_after_the_end(lab: Lab) -> None:
+    ended(lab, "told")
+    assert lab.cluster.kubectl("logs", "ending", "-c", "told").strip() == "last words"
+
+
+def test_out_of_memory(lab: Lab) -> None:
+    end = ended(lab, "greedy")
+    assert (end["exitCode"], end["reason"]) == (137, "OOMKilled")
+
+
+def test_a_crashing_container_is_restarted_in_its_vm(lab: Lab) -> None:
+    address = lab.object("pod", "ending")["status"]["podIP"]
+    assert ended(lab, "crashing")["exitCode"] == 42
+    wait_for(lambda: lab.status("ending", "crashing")["restartCount"] >= 2, 120)
+    assert lab.object("pod", "ending")["status"]["podIP"] == address
+    assert lab.cluster.kubectl("logs", "ending", "-c", "crashing", "--previous").strip() == "try"
+
+
+def test_probes_and_hooks(lab: Lab) -> None:
+    def status() -> dict[str, Any]:
+        return lab.status("probed", "box")
+
+    wait_for(lambda: status().get("started"), 240)
+    assert not status()["ready"]
+    lab.sh("probed", "ls /tmp/started; touch /tmp/ready")
+    wait_for(lambda: status()["ready"], 30)
+    lab.sh("probed", "rm /tmp/alive")
+    wait_for(lambda: status()["restartCount"] == 1, 60)
+    end = wait_for(lambda: status().get("lastState", {}).get("terminated"), 30)
+    assert (end["exitCode"], end.get("message", "").strip()) == (0, "ended")
