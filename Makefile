@@ -61,4 +61,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes bench requirements clean
+.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes bench prove requirements clean

@@ -1,0 +1,1 @@
+"""The invariant, explored: docs/decisions/invariant.md."""
