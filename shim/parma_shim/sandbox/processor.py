@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 
 from parma_api.channel.stream import FdStream, StreamClosedError
+from parma_api.status import UnavailableError
+from parma_shim.agent.text import clean
 from parma_shim.vmm.errors import VmmSetupError
 
-log = logging.getLogger(__name__)
-
-CERTIFICATES_DEADLINE = 30.0
-"""Seconds; the first one on a host makes two RSA keys of 4096 bits."""
+CERTIFICATES_DEADLINE = 90.0
+"""Seconds; the first one on a host makes two RSA keys of 4096 bits, and on a busy one that takes its time."""
 MAX_CERTIFICATES = 64 << 10
 
 
@@ -30,21 +29,29 @@ class StubProcessor:
         self._certificates: bytes | None = None
 
     async def certificates(self) -> bytes:
-        """Those that belong to its reports, in the form of Azure's certificate service; b"" when it ended before."""
+        """Those that belong to its reports, in the form of Azure's certificate service. Raises UnavailableError."""
         if self._certificates is None:
             self._certificates = await self._read()
             self._told.abort()
         return self._certificates
 
     async def _read(self) -> bytes:
+        """A JSON object of texts alone, so that the first brace ends it; anything else is why it has ended."""
         found = bytearray()
-        with contextlib.suppress(StreamClosedError, TimeoutError):
+        try:
             async with asyncio.timeout(CERTIFICATES_DEADLINE):
-                while len(found) < MAX_CERTIFICATES and (part := await self._told.read()):
-                    found += part
-                return bytes(found)
-        log.warning("the stub PSP tells no certificates")
-        return b""
+                while not found.endswith(b"}") and len(found) < MAX_CERTIFICATES:
+                    found += (part := await self._told.read())
+                    if not part:
+                        break
+        except (StreamClosedError, TimeoutError):
+            raise UnavailableError(
+                f"the stub PSP tells no certificates in {CERTIFICATES_DEADLINE:g} s"
+            ) from None
+        if not found.startswith(b"{"):
+            why = clean(found.decode(errors="replace").strip().rpartition("\n")[2], 200)
+            raise UnavailableError(f"the stub PSP has ended: {why or 'it says nothing'}")
+        return bytes(found)
 
     def kill(self) -> None:
         """Without waiting. Idempotent."""
@@ -78,6 +85,7 @@ def start_processor(fd: int, values: Mapping[str, str]) -> StubProcessor:
             [sys.executable, "-I", "-S", "-c", program, str(fd)],
             stdin=subprocess.PIPE,
             stdout=write_fd,
+            stderr=write_fd,
             pass_fds=(fd,),
         )
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from parma_api.snp import psp_wire
+from parma_api.status import UnavailableError
 from parma_shim.sandbox.processor import start_processor
 
 VALUES = {"measurement": "6d" * 48, "host_data": "68" * 32}
@@ -30,9 +31,10 @@ async def test_it_tells_its_certificates_and_serves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, {**VALUES, "host_data": "68"}])
-async def test_one_that_ends_has_none(tmp_path: Path, values: dict[str, str]) -> None:
+async def test_one_that_ends_says_why(tmp_path: Path, values: dict[str, str]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         processor = start_processor(theirs.fileno(), {**values, "folder": str(tmp_path)})
-        assert await processor.certificates() == b""
+        with pytest.raises(UnavailableError, match=r"the stub PSP has ended: \w+"):
+            await processor.certificates()
         await processor.close()
