@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from parma_api.launch import SNP_GUEST_POLICY
 from parma_api.snp.bits import PolicyBit
 from parma_api.snp.report import parse
-from parma_shim.psp.chain import Authority, load_or_create, vcek_certificate
+from parma_shim.psp.chain import Authority, load_or_create
+from parma_shim.psp.leaf import vcek_certificate
 from parma_shim.psp.psp import DEFAULT_POLICY, LaunchValues, Processor
 from parma_tenant.verify.expectation import Expectation
 from parma_tenant.verify.judge import Evidence, verify

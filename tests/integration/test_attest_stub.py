@@ -30,8 +30,8 @@ def ask(peer: socket.socket, request: psp_wire.Request) -> bytes:
     peer.sendall(psp_wire.encode_request(request))
     with peer.makefile("rb") as stream:
         header = stream.read(psp_wire.ANSWER_HEADER_SIZE)
-        status, length = psp_wire.decode_answer_header(header)
-        assert status == psp_wire.Status.OK
+        status, length, exitinfo2 = psp_wire.decode_answer_header(header)
+        assert (status, exitinfo2) == (psp_wire.Status.OK, 0)
         return stream.read(length)
 
 

@@ -41,14 +41,22 @@ class StubProvider:
 
     async def report(self, report_data: bytes) -> bytes:
         """See ReportProvider. Raises UnavailableError, DataLossError."""
-        answer = await self._ask(psp_wire.ReportRequest(report_data))
-        return whole_report(answer, self.name)
+        return whole_report(await self._body(psp_wire.ReportRequest(report_data)), self.name)
 
     async def certificates(self) -> bytes:
         """The certificate table that belongs to the reports. Raises UnavailableError."""
-        return await self._ask(psp_wire.CertificatesRequest())
+        return await self._body(psp_wire.CertificatesRequest())
 
-    async def _ask(self, request: psp_wire.Request) -> bytes:
+    async def _body(self, request: psp_wire.Request) -> bytes:
+        answer = await self.ask(request)
+        if answer.status or answer.exitinfo2:
+            raise UnavailableError(
+                f"the stub PSP answers status {answer.status:#x}, exitinfo2 {answer.exitinfo2:#x}"
+            )
+        return answer.body
+
+    async def ask(self, request: psp_wire.Request) -> psp_wire.Answer:
+        """The answer as it is, also a refusal. Raises UnavailableError, InvalidArgumentError."""
         async with self._lock:
             try:
                 async with asyncio.timeout(SECONDS):
@@ -61,16 +69,13 @@ class StubProvider:
                     raise UnavailableError("the stub PSP is gone") from None
                 raise
 
-    async def _exchange(self, request: bytes) -> bytes:
+    async def _exchange(self, request: bytes) -> psp_wire.Answer:
         if self._stream is None:
             self._stream = self._connect()
         await self._stream.write(request)
         header = await self._read(self._stream, psp_wire.ANSWER_HEADER_SIZE)
-        status, length = psp_wire.decode_answer_header(header)
-        body = await self._read(self._stream, length)
-        if status != psp_wire.Status.OK:
-            raise UnavailableError(f"the stub PSP answers status {status:#x}")
-        return body
+        status, length, exitinfo2 = psp_wire.decode_answer_header(header)
+        return psp_wire.Answer(status, exitinfo2, await self._read(self._stream, length))
 
     async def _read(self, stream: ByteStream, size: int) -> bytes:
         data = bytearray()

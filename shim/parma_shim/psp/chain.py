@@ -1,100 +1,170 @@
-"""The stub's certificates: ARK, ASK and VCEK in the form of AMD's, under names that say stub.
+"""The stub's authorities: ARK, ASK and ASVK in the form of AMD's, under names that say stub; and the revocation list.
 
-Extensions and encodings: attestation reference section 3 (AMD 57230): arc 1.3.6.1.4.1.3704.1. The root and the ASK are
-made once and kept in a folder of the host's; the VCEK's key follows from chip seed and TCB, so that a change of the TCB
-changes it, as in hardware.
+Forms: attestation reference section 3 (AMD 57230). The authorities of a product line are made once and kept in a folder
+of the host's, keys readable by their owner only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
-import hashlib
-import hmac
-import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-_ARC = "1.3.6.1.4.1.3704.1"
-_P384_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973
-_PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
-_DAY = datetime.timedelta(days=1)
+from parma_api.snp.bits import SigningKey
+from parma_api.snp.kds import crl_path
+from parma_api.snp.product import ProductLine
+from parma_api.status import DataLossError, InvalidArgumentError
 
-
-@dataclass(frozen=True, slots=True)
-class Tcb:
-    """Security patch levels of Milan and Genoa; eight bytes in a report."""
-
-    bootloader: int
-    tee: int
-    snp: int
-    microcode: int
-
-    def to_bytes(self) -> bytes:
-        return bytes((self.bootloader, self.tee, 0, 0, 0, 0, self.snp, self.microcode))
+PSS: Final = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+DAY: Final = datetime.timedelta(days=1)
+_PEM: Final = serialization.Encoding.PEM
+_KDS: Final = "http://kds.stub.invalid"
+_SERIALS: Final = {
+    ProductLine.MILAN: (65536, 65537, 65793),
+    ProductLine.GENOA: (131072, 131074, 131329),
+    ProductLine.TURIN: (196608, 196609, 196865),
+}
+"""Of ARK, ASK and ASVK: AMD's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Root and intermediate, with the key that signs leaves."""
+    """Root and issuer of one line, for one kind of leaf, with their keys. `ask` is the ASVK where leaves are VLEKs."""
 
+    line: ProductLine
+    signer: SigningKey
     ark: x509.Certificate
+    ark_key: rsa.RSAPrivateKey
     ask: x509.Certificate
     ask_key: rsa.RSAPrivateKey
 
     def pem(self) -> bytes:
-        """ASK then ARK, as AMD's service orders them."""
-        encoding = serialization.Encoding.PEM
-        return self.ask.public_bytes(encoding) + self.ark.public_bytes(encoding)
+        """Issuer then root, as AMD's service orders them."""
+        return self.ask.public_bytes(_PEM) + self.ark.public_bytes(_PEM)
+
+    def secret(self) -> bytes:
+        """What only this host's stub knows."""
+        numbers = self.ask_key.private_numbers()
+        return numbers.d.to_bytes(self.ask_key.key_size // 8, "big")
 
 
-def load_or_create(folder: Path, product: str = "Milan") -> Authority:
+def load_or_create(
+    folder: Path, product: str = "Milan", signer: SigningKey = SigningKey.VCEK
+) -> Authority:
     """The authority kept in `folder`, made when there is none, once, also by several at the same time.
 
-    Keys are readable by their owner only.
+    Raises InvalidArgumentError for a line without a stub, DataLossError for files that are no authority, OSError.
     """
+    line = known_line(product)
+    issuer = "asvk" if signer is SigningKey.VLEK else "ask"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = [folder / f"{product}.{part}" for part in ("ark.pem", "ask.pem", "ask.key")]
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all(path.exists() for path in names):
-            _create(folder, product)
-    ark, ask = (x509.load_pem_x509_certificate(path.read_bytes()) for path in names[:2])
-    key = serialization.load_pem_private_key(names[2].read_bytes(), password=None)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise TypeError(f"{names[2]} holds no RSA key; remove {folder} to make a new one")
-    return Authority(ark, ask, key)
+        pair = _Pair(folder, f"{line}.ark")
+        if not pair.exists():
+            _discard(folder, line)
+            _make_root(pair, line)
+        ark, ark_key = pair.load()
+        below = _Pair(folder, f"{line}.{issuer}")
+        if not below.exists():
+            _make_issuer(below, line, signer, ark, ark_key)
+        return Authority(line, signer, ark, ark_key, *below.load())
 
 
-def _create(folder: Path, product: str) -> None:
-    """Makes the authority in a folder beside, then moves each file into place, certificates last."""
-    ark_key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
-    ask_key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
-    ark = _authority_certificate(f"ARK-STUB-{product}", None, ark_key, ark_key, 65536)
-    ask = _authority_certificate(f"SEV-STUB-{product}", ark, ask_key, ark_key, 65537)
-    secret = ask_key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    for name, data in (
-        (f"{product}.ask.key", secret),
-        (f"{product}.ask.pem", ask.public_bytes(serialization.Encoding.PEM)),
-        (f"{product}.ark.pem", ark.public_bytes(serialization.Encoding.PEM)),
-    ):
-        part = folder / f".{name}.{os.getpid()}"
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        part.replace(folder / name)
+def known_line(product: str) -> ProductLine:
+    """Raises InvalidArgumentError."""
+    try:
+        line = ProductLine(product)
+    except ValueError:
+        line = ProductLine.VENICE
+    if line not in _SERIALS:
+        raise InvalidArgumentError(
+            f"no stub of the product line {product!r}: {', '.join(_SERIALS)}"
+        )
+    return line
 
 
-def _name(common_name: str) -> x509.Name:
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A certificate and its key, as files."""
+
+    folder: Path
+    name: str
+
+    def exists(self) -> bool:
+        return all((self.folder / f"{self.name}.{part}").exists() for part in ("key", "pem"))
+
+    def load(self) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
+        try:
+            certificate = x509.load_pem_x509_certificate(self._read("pem"))
+            key = serialization.load_pem_private_key(self._read("key"), password=None)
+        except ValueError as error:
+            raise DataLossError(
+                f"{self.folder}: {self.name} is damaged; remove the folder"
+            ) from error
+        if not isinstance(key, rsa.RSAPrivateKey) or key.public_key() != certificate.public_key():
+            raise DataLossError(f"{self.folder}: {self.name} is no pair; remove the folder")
+        return certificate, key
+
+    def store(self, certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> None:
+        """The certificate last: where it is, the key is."""
+        secret = key.private_bytes(
+            _PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        for part, data in (("key", secret), ("pem", certificate.public_bytes(_PEM))):
+            path = self.folder / f".{self.name}.{part}.{os.getpid()}"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            path.replace(self.folder / f"{self.name}.{part}")
+
+    def _read(self, part: str) -> bytes:
+        return (self.folder / f"{self.name}.{part}").read_bytes()
+
+
+def _discard(folder: Path, line: ProductLine) -> None:
+    """What hangs on a root that is not whole."""
+    for name in ("ark", "ask", "asvk"):
+        for part in ("key", "pem"):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"{line}.{name}.{part}").unlink()
+
+
+def _make_root(pair: _Pair, line: ProductLine) -> None:
+    key = _new_key()
+    name = subject(f"ARK-STUB-{line}")
+    serial = _SERIALS[line][0]
+    pair.store(_authority(line, SigningKey.VCEK, name, name, key, key, serial), key)
+
+
+def _make_issuer(
+    pair: _Pair,
+    line: ProductLine,
+    signer: SigningKey,
+    ark: x509.Certificate,
+    ark_key: rsa.RSAPrivateKey,
+) -> None:
+    key, vlek = _new_key(), signer is SigningKey.VLEK
+    name = subject(f"SEV-VLEK-STUB-{line}" if vlek else f"SEV-STUB-{line}")
+    serial = _SERIALS[line][2 if vlek else 1]
+    pair.store(_authority(line, signer, name, ark.subject, key, ark_key, serial), key)
+
+
+def _new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=4096)
+
+
+def subject(common_name: str) -> x509.Name:
+    """A name that says stub twice."""
     oid = x509.NameOID
     parts = (
         (oid.ORGANIZATIONAL_UNIT_NAME, "Stub, not for production"),
@@ -105,99 +175,63 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(key, value) for key, value in parts])
 
 
-def _authority_certificate(
-    common_name: str,
-    issuer: x509.Certificate | None,
+def _authority(
+    line: ProductLine,
+    signer: SigningKey,
+    name: x509.Name,
+    issuer: x509.Name,
     key: rsa.RSAPrivateKey,
-    signer: rsa.RSAPrivateKey,
+    by: rsa.RSAPrivateKey,
     serial: int,
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    subject = _name(common_name)
-    usage = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=issuer is None,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    constraints = x509.BasicConstraints(ca=True, path_length=None if issuer is None else 0)
+    now, is_root = datetime.datetime.now(datetime.UTC), name == issuer
+    url = x509.UniformResourceIdentifier(_KDS + crl_path(line, signer))
+    points = x509.CRLDistributionPoints([x509.DistributionPoint([url], None, None, None)])
     return (
         x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer.subject)
+        .subject_name(name)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(serial)
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + 25 * 365 * _DAY)
-        .add_extension(constraints, critical=True)
-        .add_extension(usage, critical=True)
-        .sign(signer, hashes.SHA384(), rsa_padding=_PSS)
+        .not_valid_before(now - DAY)
+        .not_valid_after(now + 25 * 365 * DAY)
+        .add_extension(
+            x509.BasicConstraints(ca=True, path_length=None if is_root else 0), critical=True
+        )
+        .add_extension(_usage(*_USES["root" if is_root else "issuer"]), critical=True)
+        .add_extension(points, critical=False)
+        .sign(by, hashes.SHA384(), rsa_padding=PSS)
     )
 
 
-def vcek_key(authority: Authority, chip_seed: bytes, tcb: Tcb) -> ec.EllipticCurvePrivateKey:
-    """The chip's signing key at this TCB: a function of both, and of a secret that only this host's stub has."""
-    numbers = authority.ask_key.private_numbers()
-    secret = numbers.d.to_bytes(authority.ask_key.key_size // 8, "big")
-    message = b"parma stub vcek" + tcb.to_bytes() + chip_seed
-    material = hmac.digest(secret, message, "sha512")
-    scalar = int.from_bytes(material, "big") % (_P384_ORDER - 1) + 1
-    return ec.derive_private_key(scalar, ec.SECP384R1())
+_USES: Final = {"root": ("key_cert_sign", "crl_sign"), "issuer": ("key_cert_sign",)}
+_ALL_USES: Final = (
+    "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+    " encipher_only decipher_only"
+).split()
 
 
-def chip_id(chip_seed: bytes) -> bytes:
-    """The chip's 64-byte name."""
-    return hashlib.sha512(b"parma stub chip" + chip_seed).digest()
+def _usage(*uses: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{name: name in uses for name in _ALL_USES})
 
 
-def vcek_certificate(authority: Authority, chip_seed: bytes, tcb: Tcb) -> x509.Certificate:
-    """The leaf for this chip at this TCB; all extensions non-critical, as AMD's are."""
+def revocation_list(
+    authority: Authority, revoked: tuple[int, ...] = (), days: int = 180
+) -> x509.CertificateRevocationList:
+    """Signed by the ARK now, good for `days`; `revoked` are serials of issuers."""
     now = datetime.datetime.now(datetime.UTC)
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name("SEV-VCEK"))
-        .issuer_name(authority.ask.subject)
-        .public_key(vcek_key(authority, chip_seed, tcb).public_key())
-        .serial_number(1)
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + 7 * 365 * _DAY)
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.ark.subject)
+        .last_update(now - DAY)
+        .next_update(now + days * DAY)
     )
-    for suffix, value in _extensions(chip_seed, tcb).items():
-        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(f"{_ARC}.{suffix}"), value)
-        builder = builder.add_extension(extension, critical=False)
-    return builder.sign(authority.ask_key, hashes.SHA384(), rsa_padding=_PSS)
+    for certificate in _revoked(revoked, now):
+        builder = builder.add_revoked_certificate(certificate)
+    return builder.sign(authority.ark_key, hashes.SHA384(), rsa_padding=PSS)
 
 
-def host_certificates(authority: Authority, leaf: x509.Certificate, tcb: Tcb) -> bytes:
-    """What Azure's certificate service answers, and `host-amd-cert-base64` holds: JSON with PEM in it.
-
-    tcbm is the TCB as a number of 16 hexadecimal digits, the microcode's level first.
-    """
-    document = {
-        "vcekCert": leaf.public_bytes(serialization.Encoding.PEM).decode(),
-        "tcbm": tcb.to_bytes()[::-1].hex().upper(),
-        "certificateChain": authority.pem().decode(),
-        "cacheControl": "86400",
-    }
-    return json.dumps(document).encode()
-
-
-def _extensions(chip_seed: bytes, tcb: Tcb) -> dict[str, bytes]:
-    levels = {"3.1": tcb.bootloader, "3.2": tcb.tee, "3.3": tcb.snp}
-    levels |= {f"3.{n}": 0 for n in (4, 5, 6, 7)} | {"3.8": tcb.microcode}
-    return {
-        "1": _der_integer(0),
-        "2": b"\x16\x08Milan-B0",
-        **{suffix: _der_integer(value) for suffix, value in levels.items()},
-        "4": b"\x04\x40" + chip_id(chip_seed),
-    }
-
-
-def _der_integer(value: int) -> bytes:
-    body = value.to_bytes(value.bit_length() // 8 + 1, "big")
-    return bytes((2, len(body))) + body
+def _revoked(serials: tuple[int, ...], now: datetime.datetime) -> Iterator[x509.RevokedCertificate]:
+    for serial in serials:
+        builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+        yield builder.build()

@@ -16,8 +16,10 @@ import sys
 from pathlib import Path
 
 from parma_api.snp import psp_wire
-from parma_api.status import InvalidArgumentError
+from parma_api.status import ApiError, InvalidArgumentError
 from parma_shim.psp.chain import load_or_create
+from parma_shim.psp.chips import register
+from parma_shim.psp.launch import read_launch
 from parma_shim.psp.psp import LaunchValues, Processor
 
 _log = logging.getLogger("parma.psp")
@@ -58,15 +60,40 @@ def _tell(certificates: bytes) -> None:
     os.close(null)
 
 
+def read_values(text: str, folder_file: str = "launch.json") -> tuple[LaunchValues, Path]:
+    """Launch values and the authorities' folder, from the shim's JSON and the file. Raises ApiError, OSError.
+
+    What the shim says cannot be said otherwise by the file.
+    """
+    values = _object(text, "standard input")
+    folder = Path(str(values.pop("folder", "")))
+    try:
+        more = _object((folder / folder_file).read_text(), folder_file)
+    except FileNotFoundError:
+        more = {}
+    return read_launch(more | values), folder
+
+
+def _object(text: str, what: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"{what} is no JSON") from error
+    if not isinstance(found, dict):
+        raise InvalidArgumentError(f"{what} is no JSON object")
+    return found
+
+
 def main() -> int:
-    """Reads the launch values, then serves. Exit 0 when the VM is gone."""
-    values = json.load(sys.stdin)
-    launch = LaunchValues(
-        measurement=bytes.fromhex(values["measurement"]),
-        host_data=bytes.fromhex(values["host_data"]),
-    )
-    authority = load_or_create(Path(values["folder"]))
-    processor = Processor(authority, launch)
+    """Reads the launch values, then serves. Exit 0 when the VM is gone, 1 when such a guest is not launched."""
+    try:
+        launch, folder = read_values(sys.stdin.read())
+        authority = load_or_create(folder, launch.line, launch.signer)
+        processor = Processor(authority, launch)
+        register(folder, launch)
+    except (ApiError, OSError) as error:
+        sys.stderr.write(f"stub PSP: {getattr(error, 'message', error)}\n")
+        return 1
     with socket.socket(fileno=int(sys.argv[1])) as peer:
         _tell(processor.certificates)
         serve(processor, peer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from parma_api.launch import UvmImage, Variant, snp_launch
 from parma_api.status import ApiError
 from parma_shim.config import ChannelSetting, Config
+from parma_shim.psp.measure import measurement
 from parma_shim.sandbox.ports import Launch
 from parma_shim.sandbox.processor import StubProcessor, start_processor
 from parma_shim.vmm import vsock
@@ -133,18 +133,13 @@ class Launcher:
         ours, theirs = socket.socketpair()
         closing.enter_context(ours)
         closing.enter_context(theirs)
+        measured, _ = measurement(image, self._config.firmware, launch.pod.size)
         values = {
-            "measurement": stub_measurement(image).hex(),
+            "measurement": measured.hex(),
             "host_data": launch.pod.policy.host_data.hex(),
             "folder": str(self._config.lib_dir / "stub"),
         }
         return start_processor(ours.fileno(), values), theirs.fileno()
-
-
-def stub_measurement(image: UvmImage) -> bytes:
-    """What stands for a launch measurement in the stub's reports: SHA-384 over the digests of the image's files."""
-    text = "\n".join([image.cmdline, *(file.sha256 for file in image.files)])
-    return hashlib.sha384(text.encode()).digest()
 
 
 def _cgroups(path: str) -> PodCgroups:

@@ -268,10 +268,10 @@ async def test_the_stub(psp: Psp) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda _: psp_wire.encode_answer(psp_wire.Status.BUSY),
+        lambda _: psp_wire.encode_answer(psp_wire.Status.OK, b"", psp_wire.HOST_BUSY),
         lambda _: psp_wire.encode_answer(psp_wire.Status.OK, REPORT[:-1]),
         lambda _: psp_wire.encode_answer(psp_wire.Status.OK, REPORT + b"x"),
-        lambda _: struct.pack("<II", 0, 2**31),
+        lambda _: struct.pack("<IIQ", 0, 2**31, 0),
         lambda _: b"",
     ],
 )

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from parma_api.snp import psp_wire, report
 from parma_api.snp.certificate_table import Slot, parse_table
 from parma_api.status import InvalidArgumentError
-from parma_shim.psp import chain, psp
+from parma_shim.psp import chain, leaf, psp
 from parma_tenant.verify.intake import read_certificates
 
 LAUNCH = psp.LaunchValues(measurement=b"m" * 48, host_data=b"h" * 32)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> chain.Authority:
-    return chain.load_or_create(tmp_path_factory.mktemp("stub"))
 
 
 THIM = {"vcekCert", "tcbm", "certificateChain", "cacheControl"}
@@ -33,8 +29,9 @@ THIM = {"vcekCert", "tcbm", "certificateChain", "cacheControl"}
 
 def ask(processor: psp.Processor, request: psp_wire.Request) -> bytes:
     answer = processor.answer(psp_wire.encode_request(request))
-    status, length = psp_wire.decode_answer_header(answer[: psp_wire.ANSWER_HEADER_SIZE])
-    assert status == psp_wire.Status.OK
+    header = psp_wire.decode_answer_header(answer[: psp_wire.ANSWER_HEADER_SIZE])
+    length = header.length
+    assert (header.status, header.exitinfo2) == (psp_wire.Status.OK, 0)
     body = answer[psp_wire.ANSWER_HEADER_SIZE :]
     assert len(body) == length
     return body
@@ -49,17 +46,16 @@ def test_a_report_carries_the_launch_values_and_is_signed(authority: chain.Autho
         b"d" * 64,
     )
     r, s = (int.from_bytes(part, "little") for part in (parsed.signature_r, parsed.signature_s))
-    leaf = chain.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb)
-    key = leaf.public_key()
+    key = leaf.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb).public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     key.verify(encode_dss_signature(r, s), data[: report.SIGNED_SIZE], ec.ECDSA(hashes.SHA384()))
 
 
 def test_the_chain_holds_and_says_stub(authority: chain.Authority) -> None:
-    leaf = chain.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb)
+    vcek = leaf.vcek_certificate(authority, LAUNCH.chip_seed, LAUNCH.tcb)
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
     for certificate, issuer in (
-        (leaf, authority.ask),
+        (vcek, authority.ask),
         (authority.ask, authority.ark),
         (authority.ark,) * 2,
     ):
@@ -71,7 +67,7 @@ def test_the_chain_holds_and_says_stub(authority: chain.Authority) -> None:
 
 def test_another_tcb_is_another_key(authority: chain.Authority) -> None:
     keys = {
-        chain.vcek_key(authority, b"seed", chain.Tcb(4, 0, 24, n)).private_numbers().private_value
+        leaf.leaf_key(authority, b"seed", replace(LAUNCH.tcb, microcode=n)).private_numbers()
         for n in range(3)
     }
     assert len(keys) == 3
@@ -81,7 +77,7 @@ def test_another_host_has_another_key(authority: chain.Authority, tmp_path: Path
     """Whoever reads this source must not be able to sign as somebody's stub."""
     other = chain.load_or_create(tmp_path)
     keys = [
-        chain.vcek_key(host, b"seed", LAUNCH.tcb).private_numbers() for host in (authority, other)
+        leaf.leaf_key(host, b"seed", LAUNCH.tcb).private_numbers() for host in (authority, other)
     ]
     assert keys[0].private_value != keys[1].private_value
 
@@ -115,6 +111,7 @@ def test_two_at_once_make_one_authority(tmp_path: Path) -> None:
     kept.ask.verify_directly_issued_by(kept.ark)
     assert kept.ask_key.public_key() == kept.ask.public_key()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "Milan.ark.key",
         "Milan.ark.pem",
         "Milan.ask.key",
         "Milan.ask.pem",
@@ -136,10 +133,8 @@ def test_launch_values_have_their_sizes(measurement: bytes, host_data: bytes) ->
         psp.LaunchValues(measurement, host_data)
 
 
-def test_the_process_serves_until_its_peer_closes(
-    authority: chain.Authority, tmp_path: Path
-) -> None:
-    chain.load_or_create(tmp_path)
+def test_the_process_serves_until_its_peer_closes(authority: chain.Authority, folder: Path) -> None:
+    del authority  # made before, so that the process finds it
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(
         [sys.executable, "-m", "parma_shim.psp.serve", str(theirs.fileno())],
@@ -148,7 +143,7 @@ def test_the_process_serves_until_its_peer_closes(
         pass_fds=[theirs.fileno()],
     )
     theirs.close()
-    values = {"measurement": "6d" * 48, "host_data": "68" * 32, "folder": str(tmp_path)}
+    values = {"measurement": "6d" * 48, "host_data": "68" * 32, "folder": str(folder)}
     with ours, process:
         assert process.stdin is not None
         process.stdin.write(json.dumps(values).encode())
@@ -158,8 +153,7 @@ def test_the_process_serves_until_its_peer_closes(
         ours.sendall(psp_wire.encode_request(psp_wire.ReportRequest(b"x" * 64)))
         with ours.makefile("rb") as file:
             header = file.read(psp_wire.ANSWER_HEADER_SIZE)
-            status, length = psp_wire.decode_answer_header(header)
-            assert (status, length) == (0, report.SIZE)
-            assert report.host_data_of(file.read(length)) == b"h" * 32
+            assert psp_wire.decode_answer_header(header) == (0, report.SIZE, 0)
+            assert report.host_data_of(file.read(report.SIZE)) == b"h" * 32
         ours.shutdown(socket.SHUT_WR)
         assert process.wait(20) == 0
