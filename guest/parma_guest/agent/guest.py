@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -18,6 +19,7 @@ from parma_guest.agent.policy_half import PolicyHalf
 from parma_guest.agent.sources import Sources
 from parma_guest.attest.sev_guest import DEVICE
 from parma_guest.clock import keep_time
+from parma_guest.linux import blockdev
 from parma_guest.linux.cgroup import CONTAINERS, ROOT, Cgroup
 from parma_guest.oci.devices import Device
 from parma_guest.process.reaper import Reaper
@@ -51,6 +53,7 @@ def build(front: Front, policy: PolicyHalf) -> Agent:
         front,
     )
     agent.group.background.spawn(keep_time(), "clock")
+    agent.group.background.spawn(asyncio.to_thread(blockdev.prepare), "disks")
     return agent
 
 

@@ -1,6 +1,7 @@
 """Disks: found by SCSI address through pyudev, waited for, and asked for their size.
 
-pyudev costs an emulated guest 0.4 s of import: it is imported by the first call, long after the agent's first answer.
+pyudev costs an emulated guest a second of import and of `ldconfig`: the agent calls `prepare` while its policy engine
+starts, long after its first answer.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ def find_disk(address: ScsiAddress, deadline: float) -> Disk:
                 f"no disk at SCSI address {address}: plug it in before it is mounted"
             )
         monitor.poll(timeout=min(left, 0.5))
+
+
+def prepare() -> None:
+    """Do ahead what the first search for a disk would otherwise do. Raises InternalError."""
+    _pyudev()
 
 
 @functools.cache
