@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Final
+from multiprocessing.connection import Connection, wait
+from typing import Final, TypeAlias
 
+from parma_api.policy.metadata import Metadata
 from tests.prove.guest import Guest, Parts, State, open_guest
 from tests.prove.invariant import BrokenError, check_state, check_step, key
 from tests.prove.kernel import ModelError
@@ -22,6 +23,10 @@ KILL_DEPTH: Final = 4
 _REQUESTS: Final = requests()
 _CHUNK: Final = 8
 """States that a worker takes at once."""
+
+
+Chunk: TypeAlias = Sequence[tuple[int, State]]
+"""States with their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Batch:
     failed: int = 0
 
 
-async def expand(guest: Guest, states: Sequence[tuple[int, State]], *, kill: bool) -> Batch:
+async def expand(guest: Guest, states: Chunk, *, kill: bool) -> Batch:
     """Play every request, and every mishap of those that are allowed, in each of the states."""
     batch = Batch()
     for number, state in states:
@@ -149,41 +154,48 @@ class _Frontier:
         return names[::-1]
 
 
-Expand = Callable[[Sequence[tuple[int, State]], int], Iterator[Batch]]
+Expand: TypeAlias = Callable[[Chunk, int], Generator[Batch, None, None]]
 
 
 def search(expand_all: Expand, initial: State, depth: int, seconds: float) -> Outcome:
     """Level by level, until a breach, the depth, the time, or the end of all states."""
     begin, outcome, frontier = time.monotonic(), Outcome(), _Frontier()
     frontier.add(Step(0, "", initial, key(initial)))
-    level = [0]
-    while level and outcome.depth < depth and not outcome.broken:
-        fresh: list[int] = []
+    level: list[int] = [0]
+    while level and outcome.depth < depth:
         asked = [(number, frontier.states[number]) for number in level]
-        for batch in expand_all(asked, outcome.depth):
-            outcome.transitions += batch.transitions
-            outcome.refused += batch.refused
-            outcome.failed += batch.failed
-            for step in batch.steps:
-                if step.broken:
-                    outcome.broken, outcome.counterexample = step.broken, frontier.way(step)
-                    break
-                if (number := frontier.add(step)) is not None:
-                    fresh.append(number)
-            if outcome.broken or time.monotonic() - begin > seconds:
-                break
-        else:
-            outcome.depth += 1
-            level = fresh
-            continue
-        break
-    else:
-        outcome.complete = not level and not outcome.broken
+        with closing(expand_all(asked, outcome.depth)) as batches:
+            fresh = _play_level(outcome, frontier, batches, begin + seconds)
+        if fresh is None:
+            break
+        level = fresh
+        outcome.depth += 1
+    outcome.complete = not level
     outcome.states, outcome.seconds = len(frontier.states), time.monotonic() - begin
     return outcome
 
 
-def _chunks(states: Sequence[tuple[int, State]]) -> list[Sequence[tuple[int, State]]]:
+def _play_level(
+    outcome: Outcome, frontier: _Frontier, batches: Iterable[Batch], until: float
+) -> list[int] | None:
+    """The numbers of the states that are new; None at a breach, or when the time is over."""
+    fresh: list[int] = []
+    for batch in batches:
+        outcome.transitions += batch.transitions
+        outcome.refused += batch.refused
+        outcome.failed += batch.failed
+        for step in batch.steps:
+            if step.broken:
+                outcome.broken, outcome.counterexample = step.broken, frontier.way(step)
+                return None
+            if (number := frontier.add(step)) is not None:
+                fresh.append(number)
+        if time.monotonic() > until:
+            return None
+    return fresh
+
+
+def _chunks(states: Chunk) -> list[Chunk]:
     return [states[at : at + _CHUNK] for at in range(0, len(states), _CHUNK)]
 
 
@@ -195,7 +207,7 @@ def explore(
         stack = AsyncExitStack()
         guest = runner.run(stack.enter_async_context(open_guest(parts)))
 
-        def expand_all(states: Sequence[tuple[int, State]], at: int) -> Iterator[Batch]:
+        def expand_all(states: Chunk, at: int) -> Generator[Batch, None, None]:
             return (
                 runner.run(expand(guest, chunk, kill=at < kill_depth)) for chunk in _chunks(states)
             )
@@ -206,40 +218,63 @@ def explore(
             runner.run(stack.aclose())
 
 
-class _Worker:
-    """A process's own guest, made at its first chunk."""
+def _work(connection: Connection) -> None:
+    """A process with a guest of its own: takes chunks, gives batches, ends at None."""
 
-    runner: asyncio.Runner | None = None
-    guest: Guest | None = None
+    async def serve() -> None:
+        async with open_guest() as guest:
+            while (job := await asyncio.to_thread(connection.recv)) is not None:
+                chunk, kill = job
+                connection.send(await expand(guest, chunk, kill=kill))
 
-
-def _expand_in_worker(chunk: Sequence[tuple[int, State]], at: int) -> Batch:
-    if _Worker.runner is None:
-        _Worker.runner = asyncio.Runner()
-    if _Worker.guest is None:
-        import atexit
-
-        stack = AsyncExitStack()
-        _Worker.guest = _Worker.runner.run(stack.enter_async_context(open_guest()))
-        runner = _Worker.runner
-        atexit.register(lambda: runner.run(stack.aclose()))
-    return _Worker.runner.run(expand(_Worker.guest, chunk, kill=at < KILL_DEPTH))
+    asyncio.run(serve())
 
 
-def explore_in_parallel(depth: int, seconds: float, workers: int | None = None) -> Outcome:
+@contextmanager
+def _workers(count: int) -> Iterator[list[Connection]]:
+    context = get_context("spawn")
+    pairs = [context.Pipe() for _ in range(count)]
+    processes = [context.Process(target=_work, args=(theirs,)) for _, theirs in pairs]
+    for process, (_, theirs) in zip(processes, pairs, strict=True):
+        process.start()
+        theirs.close()
+    try:
+        yield [ours for ours, _ in pairs]
+    finally:
+        for ours, _ in pairs:
+            with suppress(OSError):
+                ours.send(None)
+        for process in processes:
+            process.join(30)
+            process.kill()
+
+
+def _spread(
+    workers: Sequence[Connection], chunks: Sequence[Chunk], *, kill: bool
+) -> Generator[Batch, None, None]:
+    """Each chunk to whoever is idle; batches as they come. Raises EOFError when a worker has ended."""
+    left, idle, busy = list(reversed(chunks)), list(workers), list[Connection]()
+    try:
+        while left or busy:
+            while left and idle:
+                chosen = idle.pop()
+                chosen.send((left.pop(), kill))
+                busy.append(chosen)
+            for done in wait(busy):
+                assert isinstance(done, Connection)
+                busy.remove(done)
+                idle.append(done)
+                yield done.recv()
+    finally:
+        for late in busy:
+            late.recv()
+
+
+def explore_in_parallel(depth: int, seconds: float) -> Outcome:
     """With a guest and an OPA on each processor."""
-    from parma_api.policy.metadata import Metadata
+    with _workers(os.cpu_count() or 1) as workers:
 
-    count = workers or os.cpu_count() or 1
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-
-        def expand_all(states: Sequence[tuple[int, State]], at: int) -> Iterator[Batch]:
-            waiting = [pool.submit(_expand_in_worker, chunk, at) for chunk in _chunks(states)]
-            try:
-                for future in waiting:
-                    yield future.result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        def expand_all(states: Chunk, at: int) -> Generator[Batch, None, None]:
+            return _spread(workers, _chunks(states), kill=at < KILL_DEPTH)
 
         return search(expand_all, State(Metadata.initial()), depth, seconds)
