@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module", autouse=True)
 def pods(lab: Lab, applied: Callable[..., None]) -> None:
-    applied("lives.yaml", ("--allow-exec", "box=/bin/sh"))
+    applied("lives.yaml", ("--allow-exec", "/bin/sh"))
 
 
 def ended(lab: Lab, container: str) -> dict[str, Any]:

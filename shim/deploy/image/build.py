@@ -31,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[2]
 LOCK = HERE / "requirements.lock"
 IMAGE = "parma.example/node"
+KEPT = 3
+"""Archives that stay in the cache."""
 
 
 def refresh_lock() -> None:
@@ -79,7 +81,15 @@ def build(variants: tuple[str, ...]) -> Path:
             write_image(work / "root", f"{IMAGE}:{inputs.version}", inputs.version, archive)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        _forget_old(home)
     return archive
+
+
+def _forget_old(home: Path) -> None:
+    """Each takes more than 100 MB, and every change of the source makes one."""
+    archives = sorted(home.glob("node-*.tar"), key=lambda path: path.stat().st_mtime)
+    for path in archives[:-KEPT]:
+        path.unlink()
 
 
 def main() -> int:

@@ -28,8 +28,12 @@ TRACES = (
 
 
 def node_image() -> tuple[Path, str]:
-    """The DaemonSet's image as an archive, built when something in it has changed, and its tag."""
-    archive = Path(run([sys.executable, BUILDER], timeout=900).strip())
+    """The DaemonSet's image as an archive, built when something in it has changed, and its tag.
+
+    PARMA_NODE_ARCHIVE names one that is built already, for whoever tests while the tree changes.
+    """
+    given = os.environ.get("PARMA_NODE_ARCHIVE")
+    archive = Path(given or run([sys.executable, BUILDER], timeout=900).strip())
     return archive, archive.stem.removeprefix("node-")
 
 
