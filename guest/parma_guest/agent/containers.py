@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -41,6 +41,11 @@ class Facilities:
     binds: tuple[tuple[str, str], ...] = ()
 
 
+async def no_facilities() -> Facilities:
+    """Where there are none."""
+    return Facilities()
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What the host says about a process's streams."""
@@ -58,7 +63,7 @@ class Containers:
         group: Group,
         memory: MemoryWatch,
         context_files: Callable[[], Mapping[str, bytes]],
-        facilities: Callable[[], Facilities] = Facilities,
+        facilities: Callable[[], Awaitable[Facilities]] = no_facilities,
     ) -> None:
         """`context_files`: of the security context directory, as they are now."""
         self._group = group
@@ -129,7 +134,7 @@ class Containers:
         namespaces = await group.network.namespaces(share_pid=share_pid)
         shm = group.sources.shared_memory(pod)
         privileged = bool(decision.input["privileged"])
-        extra = self._facilities() if privileged else Facilities()
+        extra = await self._facilities() if privileged else Facilities()
         pins = await group.sources.pin(pod, container, {s.path: s.inner for s in found})
         return ContainerPlan(
             container=container,

@@ -31,6 +31,8 @@ class PolicyHalf:
     gate: Gate
     transcript: Transcript
     setup: PolicySetup
+    provider: Callable[[], Awaitable[ReportProvider]]
+    """The image's one report provider."""
 
 
 def policy_half(
@@ -42,7 +44,7 @@ def policy_half(
     transcript = Transcript()
     gate.observers.append(transcript.record)
     setup = PolicySetup(gate, provider, on_logging_allowed=on_logging_allowed)
-    return PolicyHalf(gate, transcript, setup)
+    return PolicyHalf(gate, transcript, setup, provider)
 
 
 def open_policy(image: Image, prepared: asyncio.Future[None]) -> PolicyHalf:

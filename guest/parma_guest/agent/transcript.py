@@ -61,6 +61,18 @@ def replay(base: bytes, entries: Iterable[bytes]) -> bytes:
     return head
 
 
+def encode_file(kept: Kept) -> bytes:
+    """As `parma attest verify --transcript` reads it."""
+    document = {
+        "format": 1,
+        "skipped": kept.skipped,
+        "base": kept.base.hex(),
+        "entries": [entry.decode() for entry in kept.entries],
+        "head": kept.head.hex(),
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
 class Transcript:
     """Grows with each decision; give `record` to the gate as an observer."""
 
