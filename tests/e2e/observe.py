@@ -34,10 +34,11 @@ def wait_for(check: Callable[[], T], seconds: float = 30) -> T:
 def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
     """What pods of this daemon left: run files, processes that know its folder, mounts, taps, bundles."""
     folder = str(daemon.folder)
+    own = str(daemon._process.pid) if daemon._process is not None else ""
     processes = [
         path.parent.name
         for path in Path("/proc").glob("[0-9]*/environ")
-        if folder.encode() in contents(path)
+        if folder.encode() in contents(path) and path.parent.name != own
     ]
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     links = run_checked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from .members import BOX
 from .observe import ended, leavings, status_of, wait_as_before, wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(400)]
-VERSIONS = {"trixie": "v1.7.", "forky": "2."}
+VERSIONS = {"trixie": "1.7.", "forky": "2."}
 HELLO = ("/bin/sh", "-c", "echo hello; exit 3")
 
 
@@ -32,7 +33,8 @@ def newer(request: pytest.FixtureRequest, cache: Path, store: Store) -> Iterator
     )
     folder = Path(tempfile.mkdtemp(prefix="pv-"))
     with PrivateContainerd(Settings(folder, chosen, images.PAUSE)) as running:
-        assert VERSIONS[request.param] in running.ctr("version")
+        server = running.ctr("version").partition("Server:")[2]
+        assert f"Version:  {VERSIONS[request.param]}" in server
         running.ctr("images", "import", str(store.archive))
         yield running
     shutil.rmtree(folder, ignore_errors=True)
@@ -51,10 +53,17 @@ def test_17_a_container_of_its_own(newer: PrivateContainerd, policy: bytes) -> N
     given = f"{ANNOTATION}={annotation(policy)}"
     words = ("--runtime", "io.containerd.parma.v2", "--annotation", given, images.BUSYBOX, "one")
     newer.ctr("run", "--detach", *words, *BOX.command)
-    output = newer.ctr("tasks", "exec", "--exec-id", "e", "one", "/bin/sh")
-    assert output == ""
+    # An empty input hangs ctr itself now and then, with runc too: it may end before ctr knows whom to tell.
+    program = [str(newer.settings.programs.ctr), "--address", str(newer.socket)]
+    done = subprocess.run(
+        [*program, "--namespace", "k8s.io", "tasks", "exec", "--exec-id", "e", "one", "/bin/sh"],
+        input=b"echo $((6 * 7))\n",
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b"42\n"
     newer.ctr("tasks", "kill", "--signal", "SIGKILL", "one")
-    newer.ctr("containers", "ls")
     wait_for(lambda: "STOPPED" in newer.ctr("tasks", "ls"))
     newer.ctr("tasks", "delete", "--force", "one")
     newer.ctr("containers", "delete", "one")
