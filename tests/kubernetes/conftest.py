@@ -50,8 +50,6 @@ class Lab:
             self.archive,
             "--annotate-to",
             target,
-            "--output",
-            target.with_suffix(".rego"),
             *options,
         ]
         done = subprocess.run(
@@ -87,12 +85,10 @@ class Lab:
         rows = [row for kind in kinds for row in status.get(kind, [])]
         return next((row for row in rows if row["name"] == container), {"state": {}})
 
-    def events(self, name: str) -> str:
-        """The messages about an object."""
-        selected = f"involvedObject.name={name}"
-        rows = json.loads(
-            self.cluster.kubectl("get", "events", "--field-selector", selected, "-o", "json")
-        )["items"]
+    def events(self, pod: str) -> str:
+        """The messages about a pod; not those about an earlier one of the same name."""
+        selected = f"involvedObject.uid={self.object('pod', pod)['metadata']['uid']}"
+        rows = self.object("events", "--field-selector", selected)["items"]
         return "\n".join(row.get("message", "") for row in rows)
 
     def ready(self, *pods: str, seconds: int = 240) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -76,9 +75,8 @@ def refused(lab: Lab) -> Iterator[Callable[[str, Change], str]]:
 
     yield start
     for text in started:
-        before = time.monotonic()
-        lab.delete(text, seconds=40)
-        assert time.monotonic() - before < 30
+        # The kubelet finishes a start that is under way before it ends the pod: at most one boot.
+        lab.delete(text, seconds=60)
 
 
 @pytest.mark.parametrize("what", HOST_THINGS)

@@ -17,7 +17,6 @@ from parma_api.status import UnavailableError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 READY_LABEL = "io.parma/ready"
-INSTALL_LABEL = "io.parma/install"
 _DEADLINE = 15.0
 _GONE = frozenset({401, 403, 404})
 """Not found, or our own account is not there any more: it was deleted together with the DaemonSet."""
@@ -72,7 +71,10 @@ class ClusterApi:
             return Wish.STAY
         deleted = "deletionTimestamp" in daemonset.get("metadata", {})
         labels = node.get("metadata", {}).get("labels", {})
-        return Wish.LEAVE if deleted or INSTALL_LABEL not in labels else Wish.STAY
+        template = daemonset.get("spec", {}).get("template", {}).get("spec", {})
+        wanted = template.get("nodeSelector", {})
+        chosen = all(labels.get(name) == value for name, value in wanted.items())
+        return Wish.STAY if chosen and not deleted else Wish.LEAVE
 
     def delete_daemonset(self, deadline: float) -> None:
         """Deletes it and waits until its pods have undone their work. Raises UnavailableError."""
@@ -103,7 +105,10 @@ class ClusterApi:
                 {"Authorization": f"Bearer {token}", "Content-Type": kind},
                 method=method,
             )
-            trust = ssl.create_default_context(cafile=str(self.account / "ca.crt"))
+            secure = request.type == "https"
+            trust = (
+                ssl.create_default_context(cafile=str(self.account / "ca.crt")) if secure else None
+            )
             with urllib.request.urlopen(request, timeout=_DEADLINE, context=trust) as answer:
                 document = json.load(answer)
         except urllib.error.HTTPError as error:

@@ -110,8 +110,10 @@ def _retire() -> int:
 
 def _host() -> NodeHost:
     default = NodeHost()
-    config = os.environ.get("PARMA_CONTAINERD_CONFIG") or default.containerd_config
-    return NodeHost(default.root, config, os.environ.get("PARMA_CONTAINERD_UNIT") or default.unit)
+    return NodeHost(
+        containerd_config=os.environ.get("PARMA_CONTAINERD_CONFIG") or default.containerd_config,
+        unit=os.environ.get("PARMA_CONTAINERD_UNIT") or default.unit,
+    )
 
 
 def _payload() -> Path:

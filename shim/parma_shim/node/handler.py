@@ -20,10 +20,7 @@ def add(host: NodeHost) -> bool:
     """
     path = host.path(host.containerd_config)
     old = _read(path)
-    result = plan(
-        old or "",
-        3 if " v2." in host.containerd_version() or " 2." in host.containerd_version() else 2,
-    )
+    result = plan(old or "", _version_of_new_file(host))
     if not result.changes:
         return False
     if old is not None and not (backup := _backup(path)).exists():
@@ -60,6 +57,12 @@ def remove(host: NodeHost) -> bool:
         backup.unlink()
     host.restart_containerd()
     return True
+
+
+def _version_of_new_file(host: NodeHost) -> int:
+    """containerd 2 reads version 3, before that 2 is the newest."""
+    words = host.containerd_version().split()
+    return 3 if any(word.removeprefix("v").startswith("2.") for word in words) else 2
 
 
 def _backup(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,38 @@ from parma_api.status import FailedPreconditionError
 DEADLINE = 90.0
 
 
+Inside = Callable[[Path, Sequence[str]], str]
+"""Runs a command beneath a root; its standard output. Raises FailedPreconditionError."""
+
+
+def chrooted(root: Path, words: Sequence[str]) -> str:
+    """`Inside` for a real node."""
+    command = [sys.executable, "-IS", "-c", _CHROOT, str(root), *words]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FailedPreconditionError(f"{words[1]} did not run on the node: {error}") from error
+    if done.returncode != 0:
+        told = done.stderr.strip() or f"status {done.returncode}"
+        raise FailedPreconditionError(f"{' '.join(words[1:])} failed on the node: {told[:500]}")
+    return done.stdout
+
+
 @dataclass(frozen=True, slots=True)
 class NodeHost:
-    """One node. Tests give a folder of their own and other words for the service manager."""
+    """One node."""
 
     root: Path = Path("/host")
     containerd_config: str = "/etc/containerd/config.toml"
     unit: str = "containerd"
+    inside: Inside = chrooted
 
     def path(self, name: str) -> Path:
         """A path of the node's, from here."""
@@ -28,12 +53,13 @@ class NodeHost:
     def restart_containerd(self) -> None:
         """Returns when the daemon says that it is up (Type=notify). Raises FailedPreconditionError."""
         # systemctl does nothing in a chroot unless told; the socket of the node's systemd is beneath the root.
-        self._inside("/usr/bin/env", "SYSTEMD_IGNORE_CHROOT=1", "systemctl", "restart", self.unit)
+        words = ("/usr/bin/env", "SYSTEMD_IGNORE_CHROOT=1", "systemctl", "restart", self.unit)
+        self.inside(self.root, words)
 
     def containerd_version(self) -> str:
         """What `containerd --version` prints; empty when it is not there."""
         try:
-            return self._inside("/usr/bin/env", "containerd", "--version")
+            return self.inside(self.root, ("/usr/bin/env", "containerd", "--version"))
         except FailedPreconditionError:
             return ""
 
@@ -44,23 +70,6 @@ class NodeHost:
                 yield path.read_bytes()
             except OSError:
                 continue  # it has ended meanwhile
-
-    def _inside(self, *words: str) -> str:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-IS", "-c", _CHROOT, str(self.root), *words],
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise FailedPreconditionError(f"{words[1]} did not run on the node: {error}") from error
-        if done.returncode != 0:
-            told = done.stderr.strip() or f"status {done.returncode}"
-            raise FailedPreconditionError(f"{' '.join(words[1:])} failed on the node: {told[:500]}")
-        return done.stdout
 
 
 _CHROOT = """\
