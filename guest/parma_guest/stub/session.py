@@ -52,6 +52,9 @@ class Session:
                 log.info("a stub device has ended: %s", error.strerror)
                 self.close()
             return
+        if not data:
+            self.close()
+            return
         try:
             self._accept(fuse_wire.decode(data))
         except FuseError as error:
