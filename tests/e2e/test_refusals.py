@@ -207,3 +207,10 @@ def test_a_full_disk(daemon: PrivateContainerd, good: str) -> None:
         subprocess.run(["umount", "-l", str(layers)], check=True)
     assert f"no room left in {layers}: free some" in line
     assert left == []
+
+
+def test_a_policy_that_is_no_rego(daemon: PrivateContainerd, tmp_path: Path) -> None:
+    """The one refusal here that needs a VM: the guest reads the text."""
+    policy = annotation(b"package policy\n\nthis is no rule (\n")
+    line = refused_pod(daemon, tmp_path, annotations={ANNOTATION: policy})
+    assert "policy.invalid: the text is refused: line " in line
