@@ -1,0 +1,118 @@
+"""What dies, restarts or comes in a crowd: pods live on or come back, and nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import MANIFESTS, Lab, wait_for
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
+CROWD = 10
+LISTING = r"""
+echo processes $(ps -eo comm= | grep -c -e qemu-system -e '^containerd-shim-parma')
+echo shims $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o 'containerd-shim-parma-v2 -namespace' | wc -l)
+echo pods $(ls /run/parma | grep -vc '^denials$')
+echo mounts $(grep -c -e /run/parma -e /var/lib/parma /proc/self/mountinfo)
+echo namespaces $(ls /run/netns 2>/dev/null | wc -l)
+echo links $(ls /sys/class/net | wc -l)
+echo cgroups $(find /sys/fs/cgroup -maxdepth 6 -type d -name '*kubepods*pod*' | wc -l)
+echo references $(find /var/lib/parma/layers -name '*.part' -o -name '*.tmp' | wc -l)
+"""
+
+
+def listing(lab: Lab) -> dict[str, int]:
+    """What pods could leave behind on the node, counted."""
+    rows = lab.cluster.node("sh", "-c", LISTING).splitlines()
+    return {row.split()[0]: int(row.split()[1]) for row in rows}
+
+
+@pytest.fixture
+def crowd(lab: Lab, applied: Callable[..., None]) -> str:
+    applied("crowd.yaml")
+    rolled_out(lab)
+    return str(pods(lab)[0]["metadata"]["name"])
+
+
+def rolled_out(lab: Lab, name: str = "deployment/crowd", seconds: int = 300) -> None:
+    lab.cluster.kubectl("rollout", "status", name, f"--timeout={seconds}s", timeout=seconds + 20)
+
+
+def pods(lab: Lab, app: str = "crowd") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = lab.object("pods", "-l", f"app={app}")["items"]
+    return found
+
+
+def page(lab: Lab) -> str:
+    address = pods(lab)[0]["status"]["podIP"]
+    return lab.cluster.node("curl", "-sm", "10", f"http://{address}/")
+
+
+def test_containerd_and_kubelet_restart_under_a_running_pod(lab: Lab, crowd: str) -> None:
+    machine = lab.cluster.node("pgrep", "qemu")
+    lab.cluster.node("systemctl", "restart", "containerd")
+    lab.cluster.node("systemctl", "restart", "kubelet")
+    wait_for(lambda: "measured utility VM" in page(lab), 60)
+    assert lab.cluster.node("pgrep", "qemu") == machine
+    (pod,) = pods(lab)
+    assert pod["metadata"]["name"] == crowd
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    assert "GET /" in lab.cluster.kubectl("logs", crowd)
+
+
+def dead(lab: Lab, pattern: str) -> None:
+    lab.cluster.node("pkill", "-KILL", "-f", pattern)
+
+
+@pytest.mark.parametrize("pattern", ["qemu-system-x86_64", "containerd-shim-parma-v2 -namespace"])
+def test_a_pod_comes_back_when_its_vm_or_shim_is_killed(lab: Lab, crowd: str, pattern: str) -> None:
+    del crowd
+    before = listing(lab)
+    dead(lab, pattern)
+
+    def restarted() -> bool:
+        (pod,) = pods(lab)
+        status = pod["status"]["containerStatuses"][0]
+        return bool(status["restartCount"] > 0 and status["ready"])
+
+    wait_for(restarted, 240)
+    wait_for(lambda: "measured utility VM" in page(lab), 30)
+    wait_for(lambda: listing(lab) == before, 90)
+
+
+def test_a_stateful_pod_restarts_under_its_name(lab: Lab, crowd: str) -> None:
+    del crowd
+    rolled_out(lab, "statefulset/ordered")
+    (before,) = pods(lab, "ordered")
+    lab.cluster.kubectl("delete", "pod", "ordered-0", "--timeout=60s")
+    rolled_out(lab, "statefulset/ordered")
+    (after,) = pods(lab, "ordered")
+    assert after["metadata"]["name"] == "ordered-0"
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+def test_a_rolling_deployment(lab: Lab, crowd: str) -> None:
+    patch = {"spec": {"template": {"metadata": {"labels": {"turn": "second"}}}}}
+    lab.cluster.kubectl("patch", "deployment", "crowd", "-p", json.dumps(patch))
+    rolled_out(lab)
+    wait_for(lambda: len(pods(lab)) == 1, 60)
+    assert pods(lab)[0]["metadata"]["name"] != crowd
+
+
+def test_ten_pods_at_once_leave_nothing(lab: Lab) -> None:
+    text = lab.annotated((MANIFESTS / "crowd.yaml").read_text())
+    lab.delete(text)
+    lab.cluster.kubectl("wait", "--for=delete", "pod", "--all", "--timeout=60s")
+    before = wait_for(lambda: listing(lab) if listing(lab)["shims"] == 0 else None, 60)
+    began = time.monotonic()
+    lab.apply(text.replace("replicas: 1", f"replicas: {CROWD}", 1))
+    rolled_out(lab, seconds=700)
+    print(f"{CROWD} pods and one more ready after {time.monotonic() - began:.0f} s")
+    assert len(pods(lab)) == CROWD
+    lab.delete(text)
+    lab.cluster.kubectl("wait", "--for=delete", "pod", "--all", "--timeout=120s", timeout=130)
+    wait_for(lambda: listing(lab) == before, 60)
