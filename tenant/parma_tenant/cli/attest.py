@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parma_tenant.verify.roots import Roots
 
 _FILE = click.Path(path_type=Path)
-_LATER: Final[dict[str, str]] = {}
+_LATER: Final = {"connect": "parma_tenant.cli.connect:connect"}
 """Command name to `module:attribute`; a command of another module is added here."""
 _MAX_FILE: Final = 64 << 20
 _TIME: Final = re.compile(
@@ -96,18 +96,18 @@ def verify(
     if policy is not None and transcript is None:
         raise click.UsageError("--policy replays a transcript: give it with --transcript")
     evidence = Evidence(
-        report=_read(report),
-        certificates=tuple(_read(path) for path in certs),
-        crls=tuple(_read(path) for path in crl),
+        report=read_file(report),
+        certificates=tuple(read_file(path) for path in certs),
+        crls=tuple(read_file(path) for path in crl),
     )
-    expectation = Expectation() if expect is None else parse_expectation(_read(expect))
+    expectation = Expectation() if expect is None else parse_expectation(read_file(expect))
     at = datetime.datetime.now(datetime.UTC) if when is None else parse_time(when)
-    verification = judge(evidence, at, expectation, _roots(trust_root))
+    verification = judge(evidence, at, expectation, roots_of(trust_root))
     if transcript is not None:
-        shown = _read(transcript)
+        shown = read_file(transcript)
         verification = with_transcript(verification, evidence.report, shown)
         if policy is not None:
-            verification = _replayed(verification, evidence.report, shown, _read(policy))
+            verification = _replayed(verification, evidence.report, shown, read_file(policy))
     click.echo(json.dumps(verification.to_json()) if as_json else _table(verification))
     click.get_current_context().exit(0 if verification.verdict == "accept" else 1)
 
@@ -141,13 +141,14 @@ def parse_time(text: str) -> datetime.datetime:
     return time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)
 
 
-def _roots(files: tuple[Path, ...]) -> Roots:
+def roots_of(files: tuple[Path, ...]) -> Roots:
+    """AMD's roots and those of --trust-root. Raises ApiError."""
     from parma_tenant.verify.intake import load_certificate
     from parma_tenant.verify.roots import AMD_ROOTS, with_trusted
 
     if not files:
         return AMD_ROOTS
-    return with_trusted(load_certificate(_read(path)) for path in files)
+    return with_trusted(load_certificate(read_file(path)) for path in files)
 
 
 def _table(verification: Verification) -> str:
@@ -164,7 +165,8 @@ def _table(verification: Verification) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of an option's file. Raises FailedPreconditionError, InvalidArgumentError (too long)."""
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_FILE + 1)
