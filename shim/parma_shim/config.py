@@ -2,8 +2,8 @@
 
 Every key has a default that works. An unknown key or a value of the wrong kind is an error: a typing mistake must not
 mean "default". The environment moves files and folders only, for tests and the demo: PARMA_CONFIG, PARMA_RUN, PARMA_LIB
-(and PARMA_UVM, which `parma_shim.vmm.image` reads). PARMA_QEMU is where an installation that brings its own QEMU has it:
-the file's `qemu` comes before it.
+(and PARMA_UVM, which `parma_shim.vmm.image` reads). PARMA_QEMU is where an installation that brings its own QEMU has
+it: the file's `qemu` comes before it.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Daemon:
         assert not check or done.returncode == 0, (words, done.stderr, self.log())
         return done
 
-    def run(self, name: str, *words: str, flags: tuple[str, ...] = ("--rm",), check: bool = True):  # noqa: ANN201
+    def run(self, name: str, *words: str, flags: tuple[str, ...] = ("--rm",), check: bool = True):
         return self.ctr("run", "--runtime", RUNTIME, *flags, IMAGE, name, *words, check=check)
 
     def log(self) -> str:

@@ -220,6 +220,34 @@ def test_derived_keys(pod: Pod, reader: str) -> None:
     assert snp(pod, reader, "key 0x80")["status"] == [str(0x16)]
 
 
+def test_configfs_tsm(
+    daemon: PrivateContainerd,
+    pod: Pod,
+    reader: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = """
+    cd /sys/kernel/config/tsm/report && mkdir mine && cd mine
+    cat outblob 2>&1 || true
+    head -c 64 /dev/zero | tr '\\0' d > inblob
+    cat generation provider
+    for name in outblob auxblob; do od -An -v -tx1 $name | tr -d ' \\n'; echo; done
+    dd if=/dev/zero of=inblob bs=65 count=1 2>&1 | grep -c "File too large"
+    cat generation
+    cd .. && rmdir mine && ls
+    """
+    lines = pod.sh(reader, script).splitlines()
+    assert lines[0] == "cat: read error: Invalid argument"
+    assert lines[1:3] == ["1", "sev_guest"]
+    files = {"report": tmp_path / "report", "certs": tmp_path / "table"}
+    for path, line in zip(files.values(), lines[3:5], strict=True):
+        path.write_bytes(bytes.fromhex(line))
+    status, found = attest(daemon, capsys, files, {"report_data": "64" * 64})
+    assert (status, found["claims"]["stub"]) == (0, True)
+    assert lines[5:] == ["1", "1"], "too long a blob is refused and changes nothing"
+
+
 def test_the_node_is_roots_and_says_what_it_is(pod: Pod, reader: str) -> None:
     listed = pod.sh(reader, "ls -l /dev/sev-guest; stat -c %F /dev/sev-guest")
     assert listed.startswith("crw------- ")
@@ -231,7 +259,8 @@ def test_an_ordinary_container_has_none_of_it(pod: Pod, reader: str, other: str)
         int(number, 16) for number in pod.sh(reader, "stat -c '%t %T' /dev/sev-guest").split()
     )
     script = f"""
-    ls /dev /run /sys/kernel/config 2>&1
+    ls /dev /run 2>&1
+    ls /sys/kernel/config/tsm 2>&1 || true
     /bin/snp report 1
     /bin/snp get {SOCKET} /transcript
     mknod /tmp/node c {major} {minor}
@@ -240,6 +269,7 @@ def test_an_ordinary_container_has_none_of_it(pod: Pod, reader: str, other: str)
     output = pod.sh(other, script)
     assert "sev-guest" not in output
     assert "parma" not in output
+    assert "ls: /sys/kernel/config/tsm: No such file or directory" in output.splitlines()
     assert "open 2" in output.splitlines()
     assert "error 2" in output.splitlines()
     assert "can't open /tmp/node: Operation not permitted" in output

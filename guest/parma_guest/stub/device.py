@@ -55,23 +55,35 @@ class SevGuestDevice:
         if isinstance(step, ioctls.Ask):
             async with self._lock:
                 step = await self._ask(step)
+                self._note(failed=step.disable)
         if isinstance(step, ioctls.Retry):
             return fuse_wire.ioctl_retry(step.reads, step.writes)
-        if step.disable:
-            log.warning("stub /dev/sev-guest: the firmware failed, its key is used no more")
-            self._disabled = True
         return fuse_wire.ioctl_done(step.result, step.data)
 
     async def _ask(self, call: ioctls.Ask) -> ioctls.Done:
-        if self._disabled:
-            return ioctls.Done(-errno.ENOTTY)
         answers: list[psp_wire.Answer] = []
         for request in call.requests:
+            if self._disabled:
+                return call.gone
             answer = await self._patiently(request)
             if answer.exitinfo2:
                 return call.failed(answer.exitinfo2)
             answers.append(answer)
         return call.finish(tuple(answers))
+
+    async def ask(self, request: psp_wire.Request) -> psp_wire.Answer:
+        """For the driver's other users, configfs-tsm: by the same key. Raises RefusedError."""
+        async with self._lock:
+            if self._disabled:
+                raise RefusedError(errno.ENOTTY)
+            answer = await self._patiently(request)
+            self._note(failed=bool(answer.exitinfo2))
+            return answer
+
+    def _note(self, *, failed: bool) -> None:
+        if failed:
+            log.warning("stub /dev/sev-guest: the firmware failed, its key is used no more")
+            self._disabled = True
 
     async def _patiently(self, request: psp_wire.Request) -> psp_wire.Answer:
         answer = await self._processor(request)
@@ -97,6 +109,6 @@ def open_cuse(path: str = CUSE, name: str = NAME) -> int:
     return fd
 
 
-def serve(fd: int, processor: Processor) -> Session:
+def serve(fd: int, driver: SevGuestDevice) -> Session:
     """In a running loop, until the session is closed."""
-    return Session(fd, SevGuestDevice(processor).handle)
+    return Session(fd, driver.handle)

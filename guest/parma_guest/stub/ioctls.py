@@ -69,6 +69,8 @@ class Ask:
     requests: tuple[psp_wire.Request, ...]
     finish: Callable[[tuple[psp_wire.Answer, ...]], Done]
     failed: Callable[[int], Done]
+    gone: Done
+    """The key was disabled in the meantime."""
 
 
 Step = Retry | Done | Ask
@@ -145,7 +147,7 @@ class _Call:
             (answer,) = answers
             return Done(0, self.data[: _HEAD.size] + response(answer))
 
-        return Ask((request,), finish, self.failed)
+        return Ask((request,), finish, self.failed, self.gone())
 
     def ask_extended(self, room: tuple[Range, ...]) -> Ask:
         """The certificates before the report: without room for them there is none."""
@@ -162,11 +164,15 @@ class _Call:
             return Done(0, self.data + _report(report) + certificates)
 
         requests = (psp_wire.CertificatesRequest(), psp_wire.ReportRequest(user_data, vmpl))
-        return Ask(requests, finish, self.failed)
+        return Ask(requests, finish, self.failed, self.gone())
 
     def failed(self, exitinfo2: int) -> Done:
         """The firmware or the host refuses: an I/O error, and the key is used no more."""
         return Done(-errno.EIO, _with_exitinfo2(self.data, exitinfo2), disable=True)
+
+    def gone(self) -> Done:
+        """There is no key to send it with."""
+        return Done(-errno.ENOTTY, _with_exitinfo2(self.data, _UNSET))
 
 
 def _report(answer: psp_wire.Answer) -> bytes:

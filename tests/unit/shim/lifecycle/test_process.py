@@ -85,7 +85,7 @@ def shim(tmp_path: Path, repository: Path) -> Iterator[Shim]:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: str):  # noqa: ANN201
+async def connected(address: str):
     client = TtrpcClient(await connect_unix(address.removeprefix("unix://")))
     try:
         yield v2.TaskStub(client)
@@ -107,7 +107,7 @@ def until(condition: object, seconds: float = 5) -> None:
         time.sleep(0.01)
 
 
-def only_state(shim: Shim):  # noqa: ANN201
+def only_state(shim: Shim):
     until(lambda: len(shim.states()) == 1)
     return read_state(str(shim.states()[0]))
 
@@ -130,11 +130,11 @@ def test_12_start(shim: Shim) -> None:
     assert os.getsid(state.shim_pid) == state.shim_pid
     own = int(Path("/proc/self/oom_score_adj").read_text())
     assert int(Path(f"/proc/{state.shim_pid}/oom_score_adj").read_text()) == min(own + 1, 1000)
-    fds = {int(x.name): os.readlink(x) for x in Path(f"/proc/{state.shim_pid}/fd").iterdir()}
+    fds = {int(x.name): str(x.readlink()) for x in Path(f"/proc/{state.shim_pid}/fd").iterdir()}
     assert fds[0] == fds[1] == "/dev/null"
     assert fds[2].endswith("shim.err")
-    assert os.readlink(f"/proc/{state.shim_pid}/cwd") == "/"
-    assert os.stat(address.removeprefix("unix://")).st_mode & 0o777 == 0o600
+    assert Path(f"/proc/{state.shim_pid}/cwd").readlink() == Path("/")
+    assert Path(address.removeprefix("unix://")).stat().st_mode & 0o777 == 0o600
 
 
 def test_13_one_group_one_process(shim: Shim) -> None:

@@ -158,7 +158,7 @@ def test_state_on_disk(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"shim_pid": "x"}', "\xff"):
         (tmp_path / "state.json").write_text(text)
         assert state.read_state(path) == state.GroupState()
-    assert os.listdir(tmp_path) == ["state.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_process_is_its_number_and_its_start() -> None:

@@ -1,4 +1,4 @@
-"""The stub's key service, by the paths of AMD's: what it knows, what not, and when it is asked too often; measurement."""
+"""The stub's key service, by the paths of AMD's: what it knows, what not, when it is asked too often; measurement."""
 
 from __future__ import annotations
 

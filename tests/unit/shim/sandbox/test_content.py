@@ -74,7 +74,7 @@ class Recorder(AgentClient):
     def __init__(self) -> None:
         self.puts: list[tuple[dict[str, bytes], str]] = []
 
-    async def put_files(self, entries, replace: str = "") -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+    async def put_files(self, entries, replace: str = "") -> None:  # type: ignore[no-untyped-def]
         self.puts.append(({x.path: x.content for x in entries}, replace))
 
 
