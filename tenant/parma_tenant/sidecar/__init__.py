@@ -1,0 +1,1 @@
+"""Programs that run as containers of a group, beside its workload."""
