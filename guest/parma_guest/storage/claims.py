@@ -12,9 +12,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from parma_api.block.integrity import BLOCK
+from parma_api.block.tables import SALT
 from parma_api.ids import RootHash
 from parma_api.status import InvalidArgumentError
-from parma_guest.linux.dm_tables import BLOCK, SALT
 from parma_guest.linux.ext4 import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, parse_superblock
 
 Read = Callable[[int, int], bytes]

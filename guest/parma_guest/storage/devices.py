@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parma_api.block.tables import Target
 from parma_guest.linux.devmapper import DeviceMapper
-from parma_guest.linux.dm_tables import Target
 from parma_guest.ops import Undo, irreversible
 
 

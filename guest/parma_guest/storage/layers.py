@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parma_api.block.integrity import BLOCK
 from parma_api.ids import RootHash
 from parma_api.status import DataLossError
 from parma_guest.linux.blockdev import Disk, ScsiAddress, find_disk, opened, read_exactly, size_of
 from parma_guest.linux.devmapper import DeviceMapper
-from parma_guest.linux.dm_tables import BLOCK
 from parma_guest.linux.errno import KernelError
 from parma_guest.linux.ext4 import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, parse_superblock
 from parma_guest.storage.claims import Claim, read_claim

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parma_api.block import tables as dm_tables
 from parma_api.ids import RootHash
-from parma_guest.linux import dm_tables
 from parma_guest.linux.mount import MS_NOATIME, MS_NODEV, MS_RDONLY
 from parma_guest.ops import Operation
 from parma_guest.storage.devices import CreateDevice, LoadTable, RemoveDevice

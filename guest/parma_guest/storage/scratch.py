@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from parma_api.block.integrity import provided_sectors
+from parma_api.block.tables import KEY_BYTES, crypt, integrity
 from parma_api.status import DataLossError, InvalidArgumentError
 from parma_guest.linux.blockdev import (
     SECTOR,
@@ -22,7 +24,6 @@ from parma_guest.linux.blockdev import (
     zero_first_block,
 )
 from parma_guest.linux.devmapper import DeviceMapper
-from parma_guest.linux.dm_tables import KEY_BYTES, crypt, integrity, provided_sectors
 from parma_guest.linux.keyring import erase, logon_key
 from parma_guest.linux.pidfd import run
 

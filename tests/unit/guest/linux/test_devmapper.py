@@ -6,8 +6,9 @@ import struct
 
 import pytest
 
-from parma_guest.linux.devmapper import DeviceMapper, pack, unpack_device, unpack_targets
-from parma_guest.linux.dm_tables import Target
+from parma_api.block.messages import pack, unpack_device, unpack_targets
+from parma_api.block.tables import Target
+from parma_guest.linux.devmapper import DeviceMapper
 from parma_guest.linux.errno import KernelError
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parma_api.block import tables as dm_tables
+from parma_api.block.integrity import provided_sectors
+from parma_api.block.tables import Target
 from parma_api.ids import RootHash
-from parma_guest.linux import dm_tables
-from parma_guest.linux.dm_tables import Target
 
 ROOT = RootHash("03040e5ea86128db15b6646407930ec5c86ebfa823f8b0979cd611053ac44bfd")
 
@@ -41,21 +42,21 @@ def test_crypt_line() -> None:
     ("tag", "wanted"), [(32, 129248), (28, 129376), (48, 128736), (16, 129568)]
 )
 def test_provided_sectors_as_measured_on_a_64_mib_device(tag: int, wanted: int) -> None:
-    assert dm_tables.provided_sectors(131072, tag) == wanted
+    assert provided_sectors(131072, tag) == wanted
 
 
 def test_provided_sectors_of_2_gib_as_seen_in_the_vm() -> None:
-    assert dm_tables.provided_sectors(4194304) == 4129048
+    assert provided_sectors(4194304) == 4129048
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 100, 270, 280])
 def test_too_small_a_device_provides_nothing(size: int) -> None:
-    assert dm_tables.provided_sectors(size) == 0
+    assert provided_sectors(size) == 0
 
 
 @given(st.integers(min_value=300, max_value=1 << 40))
 def test_provided_sectors_leave_room_for_the_tags(size: int) -> None:
-    provided = dm_tables.provided_sectors(size)
+    provided = provided_sectors(size)
     assert provided % 8 == 0
     assert provided + provided // 8 * 32 // 512 < size
 

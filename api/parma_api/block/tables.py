@@ -5,25 +5,34 @@ Formats: Documentation/admin-guide/device-mapper/{verity,dm-integrity,dm-crypt}.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
+from parma_api.block.integrity import BLOCK, BUFFER, INTERLEAVE, SECTOR, TAG_BYTES
 from parma_api.ids import RootHash
 
-SECTOR = 512
-BLOCK = 4096
 SALT = bytes(32)
-TAG_BYTES = 32
 KEY_BYTES = 96
 """AES-256-XTS (64) and HMAC-SHA256 (32), in this order."""
 CIPHER = "capi:authenc(hmac(sha256),xts(aes))-plain64"
-_INTERLEAVE = 32768
-_BUFFER = 128
+PLAIN_KEY_BYTES = 64
+PLAIN_CIPHER = "aes-xts-plain64"
 _INTEGRITY_OPTIONS = (
     f"block_size:{BLOCK}",
-    f"interleave_sectors:{_INTERLEAVE}",
-    f"buffer_sectors:{_BUFFER}",
+    f"interleave_sectors:{INTERLEAVE}",
+    f"buffer_sectors:{BUFFER}",
     "fix_padding",
 )
+_JOURNAL_OPTIONS = ("journal_watermark:50", "commit_time:10000")
+
+
+class Mode(enum.Enum):
+    """How dm-integrity writes a sector and its tag."""
+
+    DIRECT = "D"
+    """One after the other: a crash may leave them apart, which then reads as an error."""
+    JOURNAL = "J"
+    """Through the journal, both or neither: for what outlives the VM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +56,11 @@ def verity(device: str, data_blocks: int, root: RootHash) -> Target:
     )
 
 
-def integrity(device: str, sectors: int) -> Target:
-    """Room for dm-crypt's tags. Mode D, no journal: a crash ends the key's life with the VM's."""
-    options = f"{len(_INTEGRITY_OPTIONS)} {' '.join(_INTEGRITY_OPTIONS)}"
-    return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} D {options}")
+def integrity(device: str, sectors: int, mode: Mode = Mode.DIRECT) -> Target:
+    """Room for dm-crypt's tags. Scratch has no journal: a crash ends its key's life with the VM's."""
+    words = (*(_JOURNAL_OPTIONS if mode is Mode.JOURNAL else ()), *_INTEGRITY_OPTIONS)
+    options = f"{len(words)} {' '.join(words)}"
+    return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} {mode.value} {options}")
 
 
 def crypt(device: str, sectors: int, key_name: str) -> Target:
@@ -58,6 +68,12 @@ def crypt(device: str, sectors: int, key_name: str) -> Target:
     key = f":{KEY_BYTES}:logon:{key_name}"
     options = f"2 integrity:{TAG_BYTES}:aead sector_size:{BLOCK}"
     return Target(sectors, "crypt", f"{CIPHER} {key} 0 {device} 0 {options}")
+
+
+def crypt_plain(device: str, sectors: int, key_name: str) -> Target:
+    """Encryption without tags, for what verity authenticates beneath it."""
+    key = f":{PLAIN_KEY_BYTES}:logon:{key_name}"
+    return Target(sectors, "crypt", f"{PLAIN_CIPHER} {key} 0 {device} 0 1 sector_size:{BLOCK}")
 
 
 def same_table(want: Target, live: Target) -> bool:
@@ -77,44 +93,3 @@ def _integrity_words(target: Target) -> tuple[tuple[str, ...], frozenset[str]]:
     words = target.parameters.split()
     options = frozenset(word for word in words[5:] if not word.startswith("journal_sectors:"))
     return tuple(words[:4]), options
-
-
-# drivers/md/dm-integrity.c: get_provided_data_sectors, calculate_device_limits, calculate_journal_section_size
-_SUPERBLOCK_SECTORS = 8
-_PADDING_SECTORS = 8
-_MAX_JOURNAL_SECTORS = 131072
-_JOURNAL_FACTOR = 7
-_JOURNAL_BLOCK_SECTORS = 8
-_JOURNAL_SECTOR_DATA = 504
-_PER_BLOCK = BLOCK // SECTOR
-
-
-def provided_sectors(device_sectors: int, tag_bytes: int = TAG_BYTES) -> int:
-    """What dm-integrity offers of a device of this size; 0 if the device is too small.
-
-    Computed here because the superblock that states it lies on the host's disk.
-    """
-    initial = _initial_sectors(device_sectors, tag_bytes)
-    if initial + _PADDING_SECTORS >= device_sectors:
-        return 0
-    run = _round_up(tag_bytes * (_INTERLEAVE // _PER_BLOCK), _PADDING_SECTORS * SECTOR) // SECTOR
-    provided = 0
-    for bit in range(device_sectors.bit_length() - 1, 2, -1):
-        larger = provided | 1 << bit
-        area, offset = divmod(larger - 1, _INTERLEAVE)
-        last = area * _INTERLEAVE + (area + 1) * run + initial + offset
-        if last < device_sectors:
-            provided = larger
-    return provided
-
-
-def _initial_sectors(device_sectors: int, tag_bytes: int) -> int:
-    entry = _round_up(8 + 8 * _PER_BLOCK + tag_bytes, 8)
-    entries = _JOURNAL_SECTOR_DATA // entry * _JOURNAL_BLOCK_SECTORS
-    section = entries * _PER_BLOCK + _JOURNAL_BLOCK_SECTORS
-    journal = min(_MAX_JOURNAL_SECTORS, device_sectors >> _JOURNAL_FACTOR)
-    return _SUPERBLOCK_SECTORS + section * max(1, journal // section)
-
-
-def _round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
