@@ -25,6 +25,7 @@ from typing import Final
 from parma_api.snp.report import SIZE
 from parma_api.status import DataLossError, FailedPreconditionError, UnavailableError
 from parma_tenant.claims.source import (
+    AgentSource,
     FixedCertificates,
     ReportSource,
     SocketSource,
@@ -33,7 +34,7 @@ from parma_tenant.claims.source import (
 
 DEVICE: Final = "/dev/sev-guest"
 TSM: Final = "/sys/kernel/config/tsm/report"
-AGENT_SOCKET: Final = "/run/parma/report/report.sock"
+AGENT_SOCKET: Final = "/run/parma/report/agent.sock"
 SNP_GET_EXT_REPORT: Final = 0xC0205302
 _IOCTL: Final = struct.Struct("<B7xQQQ")
 _REQUEST: Final = struct.Struct("<64sI28xQI4x")
@@ -136,20 +137,24 @@ def _read_entry(entry: Path, report_data: bytes) -> tuple[bytes, bytes]:
 
 
 def choose_source(environment: Mapping[str, str], root: Path = Path("/")) -> ReportSource:
-    """configfs-tsm, else the device, else the agent's socket; $PARMA_REPORT_SOCKET names another socket.
+    """As `own_source`; certificates come from the security-context directory when it holds any. Raises as it."""
+    return FixedCertificates(own_source(environment, root), context_certificates(environment, root))
 
-    Certificates come from the security-context directory when it holds any. Raises FailedPreconditionError.
+
+def own_source(environment: Mapping[str, str], root: Path = Path("/")) -> ReportSource:
+    """configfs-tsm, else the device, else the agent's socket; $PARMA_REPORT_SOCKET names one that speaks `psp_wire`.
+
+    Raises FailedPreconditionError.
     """
-    certificates = context_certificates(environment, root)
     if named := environment.get("PARMA_REPORT_SOCKET"):
-        return FixedCertificates(SocketSource(named), certificates)
+        return SocketSource(named)
     tsm = TsmSource(str(root / TSM[1:]))
     if tsm.available():
-        return FixedCertificates(tsm, certificates)
+        return tsm
     if (device := root / DEVICE[1:]).exists():
-        return FixedCertificates(SevGuestSource(str(device)), certificates)
+        return SevGuestSource(str(device))
     if (socket := root / AGENT_SOCKET[1:]).exists():
-        return FixedCertificates(SocketSource(str(socket)), certificates)
+        return AgentSource(str(socket))
     raise FailedPreconditionError(
         f"no source of reports: neither configfs-tsm, nor {DEVICE}, nor {AGENT_SOCKET}; the policy must allow this"
         " container to be privileged"

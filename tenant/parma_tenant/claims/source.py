@@ -1,4 +1,4 @@
-"""Where a workload's reports come from: one interface; the ways to it are `device`, `tsm` and the agent's socket here.
+"""Where a workload's reports come from: one interface; the ways to it are in `device` and, over sockets, here.
 
 None of them is trusted, nor need be: what a source gives is judged by the relying party.
 """
@@ -14,6 +14,7 @@ from parma_api.status import DataLossError, UnavailableError
 
 SECONDS: Final = 30.0
 """For one answer; the host may delay it as long as it likes."""
+_MAX_ANSWER: Final = 16 * 1024
 
 
 class ReportSource(Protocol):
@@ -76,6 +77,44 @@ class SocketSource:
         if status != psp_wire.Status.OK:
             raise UnavailableError(f"{self._path} answers status {status:#x}")
         return body
+
+
+class AgentSource:
+    """The agent's socket for privileged containers (HTTP; docs/attestation-guide.md): reports, no certificates."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def report(self, report_data: bytes) -> bytes:
+        """See ReportSource."""
+        head = f"POST /report HTTP/1.1\r\nHost: agent\r\nContent-Length: {len(report_data)}\r\n\r\n"
+        try:
+            async with asyncio.timeout(SECONDS):
+                answer = await self._exchange(head.encode() + report_data)
+        except TimeoutError:
+            raise UnavailableError(f"{self._path} does not answer") from None
+        except OSError as error:
+            raise UnavailableError(f"{self._path} gives no report: {_why(error)}") from error
+        head_line, _, body = answer.partition(b"\r\n\r\n")
+        if head_line.split(b" ")[1:2] != [b"200"]:
+            raise UnavailableError(f"{self._path} gives no report")
+        return whole_report(body, report_data)
+
+    async def certificates(self) -> bytes:
+        """None: they are in the security-context directory."""
+        return b""
+
+    async def _exchange(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        try:
+            writer.write(request)
+            await writer.drain()
+            answer = b""
+            while len(answer) <= _MAX_ANSWER and (part := await reader.read(_MAX_ANSWER)):
+                answer += part
+            return answer
+        finally:
+            writer.close()
 
 
 def _why(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Services outside: how they are called; certificates and revocation lists, each with its own cache rules."""
