@@ -56,6 +56,15 @@ def verity(device: str, data_blocks: int, root: RootHash) -> Target:
     )
 
 
+def tree_blocks(data_blocks: int) -> int:
+    """How many blocks verity's tree over so many data blocks has: 128 digests in a block."""
+    total, level = 0, data_blocks
+    while level > 1:
+        level = -(-level // (BLOCK // 32))
+        total += level
+    return total
+
+
 def integrity(device: str, sectors: int, mode: Mode = Mode.DIRECT) -> Target:
     """Room for dm-crypt's tags. Scratch has no journal: a crash ends its key's life with the VM's."""
     words = (*(_JOURNAL_OPTIONS if mode is Mode.JOURNAL else ()), *_INTEGRITY_OPTIONS)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from parma_api.block.tables import tree_blocks
 from parma_api.ids import DiffId, RootHash
 from parma_api.layer.builder import ImageBuilder
 from parma_api.layer.compression import Input, unpack
@@ -22,7 +23,7 @@ from parma_api.layer.output import FileOutput, NoOutput, Output, replacing
 from parma_api.layer.prefetch import Prefetch
 from parma_api.layer.source import ChunkSource
 from parma_api.layer.tar import TarReader
-from parma_api.layer.verity import BLOCK_SIZE, ZERO_BLOCK, VerityTree, superblock, tree_blocks
+from parma_api.layer.verity import BLOCK_SIZE, ZERO_BLOCK, VerityTree, superblock
 
 FORMAT_VERSION = 1
 """Part of every cache's key: rises when the same tar gives other bytes."""

@@ -39,15 +39,6 @@ def superblock(data_blocks: int, salt: bytes = SALT) -> bytes:
     )
 
 
-def tree_blocks(data_blocks: int) -> int:
-    """How many blocks the tree of so many data blocks has."""
-    total, level = 0, data_blocks
-    while level > 1:
-        level = -(-level // PER_BLOCK)
-        total += level
-    return total
-
-
 def root_of(top: bytes) -> RootHash:
     """The root hash over the tree's top block."""
     return RootHash(hashlib.sha256(SALT + top).hexdigest())

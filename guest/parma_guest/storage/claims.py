@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from parma_api.block.integrity import BLOCK
-from parma_api.block.tables import SALT
+from parma_api.block.tables import SALT, tree_blocks
 from parma_api.ids import RootHash
 from parma_api.status import InvalidArgumentError
 from parma_guest.linux.ext4 import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, parse_superblock
@@ -23,7 +23,6 @@ Read = Callable[[int, int], bytes]
 
 MAX_IMAGE = 128 << 30
 """The converter's own limit (layer-format.md 2)."""
-_SLOTS = 128
 _SUPERBLOCK = struct.Struct("<8sII16s32sIIQH6x256s168x")
 
 
@@ -38,16 +37,6 @@ class Claim:
     def size(self) -> int:
         """Bytes of the ext4 image."""
         return self.data_blocks * BLOCK
-
-
-def tree_blocks(data_blocks: int) -> int:
-    """Blocks of the hash tree."""
-    total = 0
-    level = data_blocks
-    while level > 1:
-        level = -(-level // _SLOTS)
-        total += level
-    return total
 
 
 def read_claim(read: Read, device_size: int) -> Claim:

@@ -10,9 +10,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 
+from parma_api.block.tables import tree_blocks
 from parma_api.ids import DiffId, RootHash, parse_root_hash
 from parma_api.layer import FORMAT_VERSION, LayerImage
-from parma_api.layer.verity import BLOCK_SIZE, root_of, superblock, tree_blocks
+from parma_api.layer.verity import BLOCK_SIZE, root_of, superblock
 from parma_api.status import DataLossError, InvalidArgumentError
 
 MAX_SIDECAR = 4096

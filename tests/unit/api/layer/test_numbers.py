@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parma_api.block.tables import tree_blocks
 from parma_api.layer.errors import AttributeSpaceError, FileTooBigError
 from parma_api.layer.extents import MAX_FILE, map_run
 from parma_api.layer.groups import choose_layout
 from parma_api.layer.scalar import Time
 from parma_api.layer.timestamp import encode, round_trip
-from parma_api.layer.verity import BLOCK_SIZE, VerityTree, superblock, tree_blocks
+from parma_api.layer.verity import BLOCK_SIZE, VerityTree, superblock
 from parma_api.layer.xattr import entry_hash, place, read_area, read_block
 from parma_api.layer.xattr_name import Name, split_name
 from parma_api.layer.xattr_order import _Sorter, before, block_order

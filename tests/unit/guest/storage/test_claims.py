@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parma_api.block.tables import tree_blocks
 from parma_api.status import ApiError, InvalidArgumentError
-from parma_guest.storage.claims import MAX_IMAGE, check_superblock, read_claim, tree_blocks
+from parma_guest.storage.claims import MAX_IMAGE, check_superblock, read_claim
 
 BLOCK = 4096
 SALT = bytes(32)
