@@ -5,7 +5,8 @@ rules), so that they cannot disagree. Guest paths: `/run/gcs/c/<pod>/sandboxMoun
 `sandbox://` + the name (policy.md 8.7; three slashes).
 
 kubelet keeps a pod's volumes at `<root>/pods/<uid>/volumes/<plugin>/<volume>`, subPaths at
-`<root>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>`, the hosts file at `<root>/pods/<uid>/etc-hosts` and a
+`<root>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>` (the shim resolves those of an emptyDir to the path
+within it, which is what policies name: containers share it), the hosts file at `<root>/pods/<uid>/etc-hosts` and a
 container's termination log at `<root>/pods/<uid>/containers/<name>/<random>`.
 """
 
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 
 SANDBOX_PREFIX = "sandbox://"
 GUEST_ROOT = "/run/gcs/c"
+LOG_NAMES = "/logs"
+"""The first part of a termination log's name."""
 LAYER_ROOT = "/run/mounts/scsi"
 NETWORK_FILES = {
     "/etc/hosts": "hosts",
@@ -32,11 +35,9 @@ class VolumeKind(enum.StrEnum):
     CONTENT = "content"
     """Files come from the host by content, and are refreshed."""
     SCRATCH = "scratch"
-    """Empty at first, on the guest's encrypted scratch; nothing goes back to the host."""
-    MEMORY = "memory"
-    """The same on tmpfs."""
+    """Empty at first, on the guest's encrypted scratch or its tmpfs; nothing goes back to the host."""
     LOG = "log"
-    """One file, empty at first, whose content the host may ask for at the end (termination log)."""
+    """One file, empty at first; its end goes to the host when the container has ended (termination log)."""
     REFUSED = "refused"
     """The host's own file system: it cannot be given to a VM."""
 
@@ -66,7 +67,7 @@ _VOLUME = re.compile(
     r"(?P<root>/.+)/pods/(?P<uid>[^/]+)/volumes/(?P<plugin>[^/]+)/(?P<name>[^/]+)(?P<rest>(/[^/]+)*)"
 )
 _SUBPATH = re.compile(
-    r"/.+/pods/[^/]+/volume-subpaths/(?P<name>[^/]+)/(?P<container>[^/]+)/(?P<index>[0-9]+)"
+    r"(?P<pod>/.+/pods/[^/]+)/volume-subpaths/(?P<name>[^/]+)/(?P<container>[^/]+)/(?P<index>[0-9]+)"
 )
 _LOG = re.compile(r"/.+/pods/[^/]+/containers/(?P<container>[^/]+)/[0-9a-f]+")
 
@@ -82,8 +83,21 @@ def volume_of(source: str) -> Volume:
             VolumeKind.CONTENT, f"/subpaths/{found['name']}/{found['container']}/{found['index']}"
         )
     if found := _LOG.fullmatch(source):
-        return Volume(VolumeKind.LOG, f"/logs/{found['container']}/termination-log")
+        return Volume(VolumeKind.LOG, f"{LOG_NAMES}/{found['container']}/termination-log")
     return Volume(VolumeKind.REFUSED, source)
+
+
+def empty_dir_of(source: str) -> str | None:
+    """Where the host has the emptyDir whose part a subPath's bind mount `source` would be; None for other paths."""
+    found = _SUBPATH.fullmatch(source)
+    if found is None:
+        return None
+    return f"{found['pod']}/volumes/kubernetes.io~empty-dir/{found['name']}"
+
+
+def empty_dir_root(name: str) -> str:
+    """The emptyDir that a volume's name lies in: `/volumes/empty-dir/s/a/b` is in `/volumes/empty-dir/s`."""
+    return "/".join(name.split("/")[:4])
 
 
 def pod_directory(sandbox_id: str) -> str:

@@ -71,6 +71,7 @@ class Containers:
         self._context_files = context_files
         self._facilities = facilities
         self._context_dirs: dict[str, str | None] = {}
+        self._logs: dict[ContainerId, str] = {}
         self.paused = False
 
     async def create(
@@ -106,6 +107,9 @@ class Containers:
             await self._adopt(Key(container), process.args, started, stdio, shape)
             undo.pop_all()
         self._context_dirs[container] = plan.context_dir
+        log_file = mounts.termination_log(facts.mounts, group.require_sandbox())
+        if log_file is not None and decision.allow_stdio_access:
+            self._logs[container] = log_file
         self._memory.add(container, group.runtime.cgroup(container))
         return started.pid
 
@@ -222,6 +226,13 @@ class Containers:
                 finally:
                     os.close(handle)
 
+    async def termination_log(self, container: ContainerId) -> bytes:
+        """The end of a container's log file; empty without one, or where the policy withholds standard streams."""
+        inner = self._logs.get(container)
+        if inner is None:
+            return b""
+        return await self._group.sources.last_words(self._group.require_sandbox(), inner)
+
     async def shutdown(self, container: ContainerId, deadline: float) -> None:
         """End all of its processes and forget it; one that is not there is fine. Raises ApiError."""
         group = self._group
@@ -234,6 +245,7 @@ class Containers:
         group.storage.release_overlay(root_path(container), container)
         self._memory.remove(container)
         self._context_dirs.pop(container, None)
+        self._logs.pop(container, None)
 
     def _stdio(self, process: Process, who: Identities, decision: Decision, shape: Shape) -> Stdio:
         if shape.width > MAX_SIZE or shape.height > MAX_SIZE:

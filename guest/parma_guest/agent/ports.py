@@ -56,6 +56,7 @@ class FilesPort(Protocol):
     """`parma_guest.storage.files.PodFiles`; blocks."""
 
     def put(self, entries: Sequence[Entry], replace: str = "") -> None: ...
+    def release(self) -> None: ...
 
 
 class NetworkPort(Protocol):
@@ -99,6 +100,10 @@ class SourcesPort(Protocol):
 
     def unpin(self, container: ContainerId) -> None:
         """The runtime has made its own copies. Idempotent. Raises KernelError."""
+        ...
+
+    async def last_words(self, sandbox: SandboxId, inner: str) -> bytes:
+        """The end of a regular file beneath the pod's directory, a bounded number of bytes; empty if there is none."""
         ...
 
     def shared_memory(self, sandbox: SandboxId) -> str:

@@ -160,6 +160,7 @@ class AgentService(AgentBase):
                 gid=entry.gid,
                 content=entry.content,
                 append=entry.append,
+                size=entry.size,
             )
             for entry in put_files_request.entries
         ]
@@ -204,7 +205,12 @@ class AgentService(AgentBase):
     async def unmount_scratch(
         self, unmount_scratch_request: UnmountScratchRequest
     ) -> UnmountScratchResponse:
-        await self._group.storage.unmount_scratch(_text(judged().decision, "unmountTarget"))
+        target = _text(judged().decision, "unmountTarget")
+        self._group.storage.check_unmount_scratch(target)  # no container uses it any more
+        async with self._files_lock:
+            if self._files is not None:
+                await _outlasting(asyncio.to_thread(self._files.release))
+        await self._group.storage.unmount_scratch(target)
         return UnmountScratchResponse()
 
     async def mount_layer(self, mount_layer_request: MountLayerRequest) -> MountLayerResponse:
@@ -306,8 +312,14 @@ class AgentService(AgentBase):
     async def wait_process(self, wait_process_request: WaitProcessRequest) -> WaitProcessResponse:
         request = wait_process_request
         how = await self._group.processes.wait(Key(request.container_id, request.exec_id))
+        log = b""
+        if request.container_id and not request.exec_id:
+            log = await self._containers.termination_log(parse_container_id(request.container_id))
         return WaitProcessResponse(
-            exit_status=how.status, exited_at_nsec=how.at_nsec, oom_killed=how.oom_killed
+            exit_status=how.status,
+            exited_at_nsec=how.at_nsec,
+            oom_killed=how.oom_killed,
+            termination_log=log,
         )
 
     async def resize_terminal(

@@ -24,6 +24,10 @@ from parma_guest.linux.errno import KernelError, kernel_call
 
 _SHM_OPTIONS = "mode=1777,size=65536k"
 _EMPTY_DIR = 0o777
+_EMPTY_DIR_DEPTH = 4
+"""Parts of sandboxMounts/volumes/empty-dir/NAME; what is deeper is a subPath, and like the emptyDir itself."""
+MAX_LAST_WORDS = 4096
+"""What kubelet reads of a termination log."""
 _DEFAULTS = {"hosts": b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"}
 
 
@@ -65,6 +69,24 @@ class Sources:
                 _unbind(f"{folder}/{name}")
             os.rmdir(folder)  # noqa: PTH106 (pathlib costs an import)
 
+    async def last_words(self, sandbox: SandboxId, inner: str) -> bytes:
+        """See SourcesPort."""
+        return await asyncio.to_thread(self._last_words, sandbox, inner)
+
+    def _last_words(self, sandbox: SandboxId, inner: str) -> bytes:
+        try:
+            with Beneath(self._layout.real(pod_directory(sandbox))) as tree:
+                fd = tree.open(inner, os.O_RDONLY | os.O_NONBLOCK)
+        except KernelError:
+            return b""
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return b""
+            return os.pread(fd, MAX_LAST_WORDS, max(0, status.st_size - MAX_LAST_WORDS))
+        finally:
+            os.close(fd)
+
     def shared_memory(self, sandbox: SandboxId) -> str:
         """See SourcesPort."""
         path = self._layout.shm(sandbox)
@@ -102,8 +124,8 @@ def _ensure(tree: Beneath, inner: str) -> None:
     if inner in NETWORK_FILES.values():
         tree.write(inner, _DEFAULTS.get(inner, b""), 0o644)
         return
-    tree.make_parents(inner)
-    tree.mkdir(inner, _EMPTY_DIR)
+    tree.make_parents("/".join(inner.split("/")[:_EMPTY_DIR_DEPTH]))
+    tree.make_missing(inner, _EMPTY_DIR)
 
 
 def _unbind(pin: str) -> None:

@@ -110,6 +110,20 @@ class Beneath:
             ):
                 os.mkdir(name, mode, dir_fd=parent)
 
+    def make_missing(self, path: str, mode: int) -> None:
+        """The directory `path` and those above it, each that is missing, with a group that is inherited."""
+        parts = split(path)
+        for depth in range(1, len(parts) + 1):
+            part = "/".join(parts[:depth])
+            if not self.exists(part):
+                self.mkdir_new(part, mode)
+                fd = self.open(part, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    with kernel_call("chmod", part):
+                        os.fchmod(fd, mode | os.fstat(fd).st_mode & stat.S_ISGID)
+                finally:
+                    os.close(fd)
+
     def write(self, path: str, content: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
         """Put a whole file in place of what is at `path`, in one step: a new file is renamed over it."""
         with self._parent(path) as (parent, name):

@@ -16,6 +16,7 @@ from parma_api.ids import SandboxId
 from parma_api.policy.paths import plain_path
 from parma_api.status import InvalidArgumentError
 from parma_api.volumes import (
+    LOG_NAMES,
     NETWORK_FILES,
     SANDBOX_PREFIX,
     huge_pages,
@@ -131,6 +132,14 @@ def bind_source(mount: Mount, pod: SandboxId) -> Source:
             f"mount at {mount.destination}: source {mount.source[:200]!r} is none of the pod's own"
         )
     return Source(mount.source, inner)
+
+
+def termination_log(mounts: Iterable[Mount], pod: SandboxId) -> str | None:
+    """The path beneath the pod's directory of a container's termination log, if a judged mount shows one."""
+    logs = f"{sandbox_mounts(pod)}{LOG_NAMES}"
+    found = (_beneath(mount.source, logs) for mount in mounts if is_bind(mount))
+    inner = next((path for path in found if path is not None), None)
+    return None if inner is None else f"sandboxMounts{LOG_NAMES}/{inner}"
 
 
 def _check_virtual(mount: Mount) -> None:

@@ -34,12 +34,13 @@ Sysctl.value bounded 256 plain characters
 PutFilesRequest.entries bounded at most 4096, 64 MiB; opened beneath the pod's directory, through no link
 PutFilesRequest.replace bounded a directory beneath sandboxMounts/
 FileEntry.path bounded a network file, or beneath sandboxMounts/
-FileEntry.kind bounded file, directory, link
-FileEntry.mode bounded permission bits
+FileEntry.kind bounded file, directory, link, directory in memory
+FileEntry.mode bounded permission bits; set-group-id and sticky of a directory
 FileEntry.uid bounded 32 bits
 FileEntry.gid bounded 32 bits
 FileEntry.content bounded at most 4 MiB of a file; policies judge where a container sees it
 FileEntry.append bounded continues a file that is there
+FileEntry.size bounded of a directory in memory, at most what the VM has
 ScsiAddress.controller bounded 0 to 3; what the disk says is judged, not where it is
 ScsiAddress.lun bounded 0 to 16383; what the disk says is judged, not where it is
 MountScratchRequest.device bounded a SCSI address

@@ -57,7 +57,8 @@ UNGATED: Final[Mapping[str, str]] = {
     "SetupSandbox": "the pod's own interface, once, before the first container; the host sees the network anyhow",
     "PutFiles": "content beneath the pod's own directory; where a container sees it was judged with its mounts",
     "StartContainer": "runs, once, the process that create_container judged",
-    "WaitProcess": "waits for an exit whose process exists",
+    "WaitProcess": "waits for an exit whose process exists; tells the end of the termination log that its mounts were "
+    "judged with, unless the policy withholds standard streams",
     "NextEvent": "waits for what the guest has to say; changes nothing",
     "ResizeTerminal": "the size of a terminal",
     "UpdateResources": "bounded resources only; availability is not promised",

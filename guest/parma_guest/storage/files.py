@@ -19,12 +19,15 @@ from parma_api.status import (
 )
 from parma_api.volumes import NETWORK_FILES, pod_directory
 from parma_guest.linux.beneath import Beneath, split
+from parma_guest.storage.memory import mount_memory, unmount_memory
 
 MAX_FILE = 4 << 20
 MAX_TOTAL = 64 << 20
 MAX_ENTRIES = 4096
 _MOUNTS = "sandboxMounts"
 _PERMISSIONS = 0o777
+_DIRECTORY_PERMISSIONS = 0o3777
+"""Set-group-id passes an fsGroup on to what is made inside."""
 _MAX_ID = 2**32 - 2
 
 
@@ -34,6 +37,8 @@ class Kind(enum.Enum):
     FILE = 0
     DIRECTORY = 1
     SYMLINK = 2
+    MEMORY = 3
+    """A directory on a tmpfs of its own, made once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Entry:
     gid: int = 0
     content: bytes = field(default=b"", repr=False)
     append: bool = False
+    size: int = 0
+    """Bytes of a directory in memory; 0: what the VM has."""
 
     def __post_init__(self) -> None:
         parts = split(self.path)
@@ -54,7 +61,9 @@ class Entry:
             raise InvalidArgumentError(
                 f"{self.path!r} is neither beneath {_MOUNTS}/ nor one of the network files"
             )
-        if self.mode & ~_PERMISSIONS or not (0 <= self.uid <= _MAX_ID and 0 <= self.gid <= _MAX_ID):
+        folder = self.kind in (Kind.DIRECTORY, Kind.MEMORY)
+        allowed = _DIRECTORY_PERMISSIONS if folder else _PERMISSIONS
+        if self.mode & ~allowed or not (0 <= self.uid <= _MAX_ID and 0 <= self.gid <= _MAX_ID):
             raise InvalidArgumentError(f"{self.path}: mode or owner is out of range")
         if len(self.content) > MAX_FILE:
             raise ResourceExhaustedError(f"{self.path}: a file has at most {MAX_FILE} bytes")
@@ -63,8 +72,10 @@ class Entry:
     def _check_kind(self) -> None:
         if self.kind is not Kind.FILE and (self.append or self.path in NETWORK_FILES.values()):
             raise InvalidArgumentError(f"{self.path}: only a file can be that")
-        if self.kind is Kind.DIRECTORY and self.content:
+        if self.kind in (Kind.DIRECTORY, Kind.MEMORY) and self.content:
             raise InvalidArgumentError(f"{self.path}: a directory has no content")
+        if self.size < 0 or (self.size and self.kind is not Kind.MEMORY):
+            raise InvalidArgumentError(f"{self.path}: only a directory in memory has a size")
         if self.kind is Kind.SYMLINK:
             split(self.link_target)
 
@@ -99,7 +110,8 @@ def check(entries: Sequence[Entry], replace: str) -> None:
 def order(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """Directories from the top, then files as they came, then links."""
     directories = sorted(
-        (entry for entry in entries if entry.kind is Kind.DIRECTORY), key=lambda e: e.path
+        (entry for entry in entries if entry.kind in (Kind.DIRECTORY, Kind.MEMORY)),
+        key=lambda e: e.path,
     )
     files = (entry for entry in entries if entry.kind is Kind.FILE)
     links = (entry for entry in entries if entry.kind is Kind.SYMLINK)
@@ -112,6 +124,7 @@ class PodFiles:
     def __init__(self, sandbox: SandboxId, root: str | None = None) -> None:
         self._root = root or pod_directory(sandbox)
         self._sizes: dict[str, int] = {}
+        self._memory: list[str] = []
 
     def put(self, entries: Sequence[Entry], replace: str = "") -> None:
         """Write the entries; with `replace` that directory holds nothing else afterwards.
@@ -124,10 +137,21 @@ class PodFiles:
             if replace:
                 tree.make_parents(f"{replace}/x")
             for entry in order(entries):
-                _write(tree, entry)
+                if entry.kind is not Kind.MEMORY:
+                    _write(tree, entry)
+                elif entry.path not in self._memory:
+                    mount_memory(tree, entry)
+                    self._memory.append(entry.path)
             if replace:
                 _prune(tree, replace, _kept(entries, replace))
         self._sizes = sizes
+
+    def release(self) -> None:
+        """Unmounts what is in memory, before the scratch around it is unmounted. Raises KernelError."""
+        while self._memory:
+            with Beneath(self._root) as tree:
+                unmount_memory(tree, self._memory[-1])
+            self._memory.pop()
 
     def _sizes_after(self, entries: Sequence[Entry], replace: str) -> dict[str, int]:
         sizes = {

@@ -22,6 +22,7 @@ from parma_shim.errors import HostileGuestError
 T = TypeVar("T")
 
 MAX_ANSWER = 256 << 10
+MAX_LAST_WORDS = 4096
 MAX_REPORT = 4096
 """Bytes; a report of today has 1184."""
 LIMITS = Limits(size=MAX_ANSWER, items=4096, elements=16384, depth=4)
@@ -37,6 +38,8 @@ class Exit:
 
     status: int
     oom_killed: bool = False
+    last_words: bytes = b""
+    """The end of its termination log, at most `MAX_LAST_WORDS` bytes of anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,9 @@ class AgentClient:
         answer = await _call("WaitProcess", self._stub.wait_process(request))
         if answer.exit_status > _MAX_STATUS:
             raise HostileGuestError(f"the guest tells an exit status of {answer.exit_status}")
-        return Exit(answer.exit_status, answer.oom_killed)
+        if len(answer.termination_log) > MAX_LAST_WORDS:
+            raise HostileGuestError("the guest tells a termination log of more than 4096 bytes")
+        return Exit(answer.exit_status, answer.oom_killed, answer.termination_log)
 
     async def next_event(self, after: int) -> tuple[int, str]:
         """Number and container of the next out-of-memory event; the id is a claim, and "" for other events."""

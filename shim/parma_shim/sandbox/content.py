@@ -22,7 +22,7 @@ MAX_DEPTH = 32
 MESSAGE = 3 << 20
 """Bytes of content in one message; the codec takes 4 MiB in all."""
 MOUNTS = "sandboxMounts"
-FILE, DIRECTORY, SYMLINK = (FileEntryKind(number) for number in range(3))
+FILE, DIRECTORY, SYMLINK, MEMORY = (FileEntryKind(number) for number in range(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,24 @@ def read_file(source: str, path: str) -> FileEntry:
         raise RefusedError(f"{source} cannot be read: {error.strerror}") from error
 
 
-def empty_directory(source: str, path: str) -> FileEntry:
-    """A directory of that mode and owner, whatever is in it on the host."""
+def empty_directory(source: str, path: str, *, in_memory: bool) -> FileEntry:
+    """A directory of that mode and owner, whatever is in it on the host; in memory, of the size that it has there.
+
+    Blocking. Raises RefusedError.
+    """
     try:
         status = os.stat(source)  # noqa: PTH116
+        space = os.statvfs(source)
     except OSError as error:
         raise RefusedError(f"{source} cannot be read: {error.strerror}") from error
-    return _entry(path, DIRECTORY, status)
+    return FileEntry(
+        path=path,
+        kind=MEMORY if in_memory else DIRECTORY,
+        mode=stat.S_IMODE(status.st_mode) & 0o3777,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=space.f_blocks * space.f_frsize if in_memory else 0,
+    )
 
 
 def messages(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:

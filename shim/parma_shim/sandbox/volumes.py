@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parma_api.gen.parma.agent.v1 import FileEntry
 from parma_api.status import ApiError
-from parma_api.volumes import VolumeKind
+from parma_api.volumes import VolumeKind, empty_dir_root
 from parma_shim.agent.client import AgentClient
 from parma_shim.sandbox.content import (
     DIRECTORY,
@@ -27,6 +28,7 @@ from parma_shim.sandbox.content import (
     version_of,
 )
 from parma_shim.sandbox.mounts import HostVolume
+from parma_shim.sandbox.subpaths import host_mounts
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +72,25 @@ class PodVolumes:
     async def send(self, volumes: Sequence[HostVolume]) -> None:
         """A container's volumes; those that are there already are left alone. Raises as `send_network_files`."""
         for volume in volumes:
-            path = f"{MOUNTS}{volume.volume.name}"
+            name = volume.volume.name
+            path = f"{MOUNTS}{name}"
             if volume.volume.kind is VolumeKind.CONTENT:
                 if path not in self._sent:
                     await self._send_content(path, volume.source)
-            elif path not in self._made:
-                await self._put([_empty(volume, path)])
-                self._made.add(path)
+            elif volume.volume.kind is VolumeKind.LOG:
+                await self._put([_plain(path, b"", 0o666)])  # each life of a container has its own
+            else:
+                await self._make_empty(
+                    empty_dir_root(name), volume.source.removesuffix(_part(name))
+                )
+
+    async def _make_empty(self, name: str, source: str) -> None:
+        """An emptyDir as a whole; what is used of it by subPath the guest makes."""
+        if name in self._made:
+            return
+        entry = await asyncio.to_thread(_empty, source, f"{MOUNTS}{name}")
+        await self._put([entry])
+        self._made.add(name)
 
     async def refresh(self) -> None:
         """Sends what has changed since. Never raises ApiError: the next round tries again."""
@@ -119,10 +133,29 @@ def _beneath(batch: list[FileEntry], replace: str) -> list[FileEntry]:
     return [entry for entry in batch if entry.path != replace]
 
 
-def _empty(volume: HostVolume, path: str) -> FileEntry:
-    if volume.volume.kind is VolumeKind.LOG:
-        return _plain(path, b"", 0o666)
-    return empty_directory(volume.source, path)
+def write_last_words(volumes: Sequence[HostVolume], words: bytes) -> None:
+    """The end of a container's termination log into kubelet's file of it, before its end is told. Blocking."""
+    for volume in volumes:
+        if volume.volume.kind is not VolumeKind.LOG:
+            continue
+        try:
+            flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(volume.source, flags)
+            with open(fd, "wb") as file:  # noqa: PTH123
+                file.write(words)
+        except OSError as error:
+            log.warning("%s: the termination log is lost: %s", volume.source, error.strerror)
+
+
+def _part(name: str) -> str:
+    """What a volume's name has beyond its emptyDir."""
+    return name.removeprefix(empty_dir_root(name))
+
+
+def _empty(source: str, path: str) -> FileEntry:
+    row = next((row for row in reversed(host_mounts()) if row.point == source), None)
+    in_memory = row is not None and row.filesystem == "tmpfs"
+    return empty_directory(source, path, in_memory=in_memory)
 
 
 def _plain(path: str, content: bytes, mode: int = 0o644) -> FileEntry:

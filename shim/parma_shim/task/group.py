@@ -29,6 +29,8 @@ from parma_shim.sandbox.plan import CONTAINER_TYPE, plan_container, plan_sandbox
 from parma_shim.sandbox.pod import KILLED, Pod, start_pod
 from parma_shim.sandbox.ports import Layer, Ports, RunningMachine
 from parma_shim.sandbox.rootfs import check_rootfs
+from parma_shim.sandbox.subpaths import resolve_subpaths
+from parma_shim.sandbox.volumes import write_last_words
 from parma_shim.task.events import Publisher
 from parma_shim.task.process import Process, Task
 from parma_shim.task.states import Action, Kind, Status
@@ -104,7 +106,7 @@ class Group:
     ) -> Task:
         bundle = Path(request.bundle)
         check_rootfs(request.rootfs)
-        document = await asyncio.to_thread(read_document, bundle)
+        document = await asyncio.to_thread(_read_document, bundle)
         is_sandbox = text_map(document, "annotations").get(CONTAINER_TYPE) == "sandbox"
         paths = StdioPaths(request.stdin, request.stdout, request.stderr, request.terminal)
         task = Task(request.id, bundle, Process(Kind.INIT, paths), is_sandbox)
@@ -219,6 +221,8 @@ class Group:
                 waiter.cancel()
         for process in running:
             self._ended(task, process, Exit(KILLED))
+        if how.last_words:
+            await asyncio.to_thread(write_last_words, task.guest.plan.volumes, how.last_words)
         async with task.init.lock:
             if how.oom_killed:
                 self._tell_out_of_memory(task)
@@ -359,6 +363,11 @@ class Group:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ApiError):
             log.error("an error of the shim's own", exc_info=error)
+
+
+def _read_document(bundle: Path) -> Object:
+    """Raises RefusedError, UsageError."""
+    return resolve_subpaths(read_document(bundle))
 
 
 async def _unless_failed(work: Coroutine[object, object, T], finding: asyncio.Future[F]) -> T:

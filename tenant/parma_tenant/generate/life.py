@@ -140,7 +140,9 @@ def _environment(generated: Generated, spec: ContainerSpec, config: ImageConfig)
 
 
 def _mounts(generated: Generated, spec: ContainerSpec, pod: str) -> list[dict[str, object]]:
-    found = [_mount(rule, _ESCAPE.sub(r"\1", rule.source), pod) for rule in spec.mounts]
+    found = [
+        _mount(rule, rule.example or _ESCAPE.sub(r"\1", rule.source), pod) for rule in spec.mounts
+    ]
     for profile in generated.profiles:
         for entry in profile.mounts:
             if not entry.feature or entry.feature not in generated.group.without:

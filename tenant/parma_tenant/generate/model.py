@@ -53,6 +53,8 @@ class MountRule:
     source: str
     options: tuple[str, ...]
     type: str = "bind"
+    example: str = ""
+    """A source that matches, where the pattern is more than an escaped text."""
 
     def value(self) -> dict[str, object]:
         return {

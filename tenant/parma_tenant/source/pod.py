@@ -122,7 +122,7 @@ def _container(
         ),
         working_dir=fields.text("workingDir", "") or None,
         execs=_execs(fields),
-        mounts=mount_rules(fields, volumes),
+        mounts=mount_rules(fields, volumes, known),
         run_as=_run_as(security, common),
         capabilities=_capabilities(security),
         privileged=security is not None and security.flag("privileged"),

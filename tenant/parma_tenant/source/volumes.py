@@ -11,7 +11,8 @@ from typing import Final
 
 from parma_api.volumes import VolumeKind, volume_of
 from parma_tenant.generate.model import MountRule
-from parma_tenant.source.expansion import escaped
+from parma_tenant.source.environment import lookup
+from parma_tenant.source.expansion import Text, escaped, expand
 from parma_tenant.source.fields import Fields
 
 _CONTENT: Final = {
@@ -54,11 +55,13 @@ def plugins(pod: Fields) -> dict[str, str]:
     return found
 
 
-def mount_rules(container: Fields, volumes: Mapping[str, str]) -> tuple[MountRule, ...]:
-    """Rules of a container's volumeMounts and of its termination log. Raises SourceError."""
+def mount_rules(
+    container: Fields, volumes: Mapping[str, str], known: Mapping[str, Text]
+) -> tuple[MountRule, ...]:
+    """Rules of a container's volumeMounts and of its termination log. `known`: its variables. Raises SourceError."""
     name = container.label("name")
     rules = [
-        _rule(mount, number, name, volumes)
+        _rule(mount, number, name, volumes, known)
         for number, mount in enumerate(container.objects("volumeMounts"))
     ]
     log = container.text("terminationMessagePath", TERMINATION_LOG)
@@ -68,7 +71,13 @@ def mount_rules(container: Fields, volumes: Mapping[str, str]) -> tuple[MountRul
     return tuple(rules)
 
 
-def _rule(mount: Fields, number: int, container: str, volumes: Mapping[str, str]) -> MountRule:
+def _rule(
+    mount: Fields,
+    number: int,
+    container: str,
+    volumes: Mapping[str, str],
+    known: Mapping[str, Text],
+) -> MountRule:
     mount.refuse_unknown(_MOUNT)
     name = mount.text("name")
     if name not in volumes:
@@ -78,8 +87,9 @@ def _rule(mount: Fields, number: int, container: str, volumes: Mapping[str, str]
     if mount.text("recursiveReadOnly", "Disabled") != "Disabled":
         mount.fail("recursive read-only mounts are not offered", "recursiveReadOnly")
     plugin = volumes[name]
-    if mount.text("subPath", "") or mount.text("subPathExpr", ""):
-        host = f"{_POD}/volume-subpaths/{name}/{container}/{number}"
+    part = _part(mount, known)
+    if part is not None and plugin != _SCRATCH:
+        host, part = f"{_POD}/volume-subpaths/{name}/{container}/{number}", None
     else:
         host = f"{_POD}/volumes/{plugin}/{name}"
     volume = volume_of(host)
@@ -87,11 +97,48 @@ def _rule(mount: Fields, number: int, container: str, volumes: Mapping[str, str]
     read_only = mount.flag("readOnly") or plugin != _SCRATCH
     path = mount.text("mountPath")
     return _bind(
-        path if path.startswith("/") else f"/{path}", volume.policy_source, read_only=read_only
+        path if path.startswith("/") else f"/{path}",
+        volume.policy_source,
+        read_only=read_only,
+        part=part,
     )
 
 
-def _bind(destination: str, source: str, *, read_only: bool) -> MountRule:
+def _part(mount: Fields, known: Mapping[str, Text]) -> Text | None:
+    """The path within the volume, in plain form with a leading slash; None: all of it."""
+    chosen, expression = mount.text("subPath", ""), mount.text("subPathExpr", "")
+    if chosen and expression:
+        mount.fail("either `subPath` or `subPathExpr`", "subPathExpr")
+    key = "subPathExpr" if expression else "subPath"
+    if not (text := chosen or expression):
+        return None
+    if text.startswith("/") or ".." in text.split("/"):
+        mount.fail("a path within the volume is relative and without `..`", key)
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not parts:
+        return None
+    path = "/" + "/".join(parts)
+    if not expression:
+        return Text.known(path)
+
+    def value(name: str) -> Text:
+        found = lookup(name, known)
+        if found is None:
+            mount.fail(f"the container has no variable {name[:80]}", key)
+        return found if found.literal is not None else Text.unknown("[^/]+", found.example)
+
+    expanded = expand(path, value)
+    if expanded.literal is not None and ".." in expanded.literal.split("/"):
+        mount.fail("a path within the volume is without `..`", key)
+    return expanded
+
+
+def _bind(destination: str, source: str, *, read_only: bool, part: Text | None = None) -> MountRule:
     prefix, _, path = source.partition("://")
+    inner = part.pattern if part is not None else ""
     access = "ro" if read_only else "rw"
-    return MountRule(destination, f"{prefix}://{escaped(path)}", ("rbind", "rprivate", access))
+    options = ("rbind", "rprivate", access)
+    example = ""
+    if part is not None and part.literal is None:
+        example = f"{prefix}://{path}{part.example}"
+    return MountRule(destination, f"{prefix}://{escaped(path)}{inner}", options, example=example)

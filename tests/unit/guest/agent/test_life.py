@@ -93,6 +93,33 @@ async def test_from_deny_all_to_nothing_left(driver: Driver) -> None:
     assert driver.rig.agent.group.processes.containers() == ()
 
 
+LOG_RULE = {
+    "source": "sandbox:///logs/one/termination-log",
+    "destination": "/dev/termination-log",
+    "type": "bind",
+    "options": ["rbind", "rprivate", "rw"],
+}
+
+
+@pytest.mark.parametrize(
+    ("driver", "told"),
+    [
+        (policy(description(mounts=[LOG_RULE])), b"end of sandboxMounts/logs/one/termination-log"),
+        (policy(description(mounts=[LOG_RULE], allow_stdio_access=False)), b""),
+    ],
+    indirect=["driver"],
+    ids=["told", "withheld with the streams"],
+)
+async def test_the_end_of_a_termination_log(ready: Driver, told: bytes) -> None:
+    document = oci_document(ONE)
+    document["mounts"].append(LOG_RULE)
+    await ready.run(1, document)
+    client = ready.rig.client
+    await client.signal_process(SignalProcessRequest(container_id=ONE, signal=15))
+    ended = await client.wait_process(WaitProcessRequest(container_id=ONE))
+    assert ended.termination_log == told
+
+
 async def test_what_crun_gets_comes_from_the_decision(ready: Driver) -> None:
     await ready.run()
     document = ready.rig.runtime.documents[0]

@@ -60,6 +60,41 @@ async def test_what_is_missing_becomes_an_empty_directory(sources: Sources, home
     assert made.parent.stat().st_mode & 0o777 == 0o755
 
 
+async def test_a_missing_part_of_an_empty_dir_is_like_the_whole(
+    sources: Sources, home: Path
+) -> None:
+    whole = home / "sandboxMounts/volumes/empty-dir/a"
+    whole.mkdir(parents=True)
+    whole.chmod(0o2770)
+    await sources.pin(POD, ONE, {"/a": "sandboxMounts/volumes/empty-dir/a/b/c"})
+    assert whole.stat().st_mode & 0o7777 == 0o2770
+    assert (whole / "b").stat().st_mode & 0o7777 == 0o2777
+    assert (whole / "b/c").stat().st_mode & 0o7777 == 0o2777
+
+
+async def test_a_file_that_a_container_made_is_shown_as_it_is(sources: Sources, home: Path) -> None:
+    file = home / "sandboxMounts/volumes/empty-dir/a/file"
+    file.parent.mkdir(parents=True)
+    file.write_text("made inside")
+    pins = await sources.pin(POD, ONE, {"/a": "sandboxMounts/volumes/empty-dir/a/file"})
+    assert Path(pins["/a"]).read_text() == "made inside"
+
+
+async def test_the_end_of_a_log(sources: Sources, home: Path) -> None:
+    log = home / "sandboxMounts/logs/box/termination-log"
+    log.parent.mkdir(parents=True)
+    inner = str(log.relative_to(home))
+    assert await sources.last_words(POD, inner) == b""
+    log.write_bytes(b"x" * 5000 + b"end")
+    assert await sources.last_words(POD, inner) == b"x" * 4093 + b"end"
+    log.unlink()
+    log.symlink_to("/etc/passwd")
+    assert await sources.last_words(POD, inner) == b""
+    log.unlink()
+    os.mkfifo(log)
+    assert await sources.last_words(POD, inner) == b""
+
+
 async def test_missing_network_files_are_made(sources: Sources, home: Path) -> None:
     pins = await sources.pin(POD, ONE, {"/h": "hosts", "/r": "resolv.conf"})
     assert "localhost" in Path(pins["/h"]).read_text()

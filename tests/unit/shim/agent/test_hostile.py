@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import betterproto
 import pytest
@@ -81,10 +82,11 @@ async def test_lies_while_a_container_is_made(
     assert all(not machine.disks for machine in shim.behaviour.machines)
 
 
-async def test_an_impossible_exit(shim: Rig) -> None:
+@pytest.mark.parametrize("told", [{"exit_status": 1 << 20}, {"termination_log": bytes(4097)}])
+async def test_an_impossible_exit(shim: Rig, told: dict[str, Any]) -> None:
     """The process cannot be trusted to have ended: it is killed, and counts as killed."""
     await shim.create("c", "sleep", "60")
-    answers(shim, "WaitProcess", v1.WaitProcessResponse(exit_status=1 << 20))
+    answers(shim, "WaitProcess", v1.WaitProcessResponse(**told))
     await shim.run("d", "sleep", "60")
     assert (await shim.task.wait(v2.WaitRequest(id="d"))).exit_status == 137
     killed = shim.behaviour.called("SignalProcess")[-1]

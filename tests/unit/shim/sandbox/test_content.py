@@ -14,7 +14,7 @@ from parma_shim.agent.client import AgentClient
 from parma_shim.errors import RefusedError
 from parma_shim.sandbox import content
 from parma_shim.sandbox.mounts import HostVolume
-from parma_shim.sandbox.volumes import PodVolumes
+from parma_shim.sandbox.volumes import PodVolumes, write_last_words
 
 
 def kubelet_volume(folder: Path, generation: str, text: str) -> None:
@@ -102,6 +102,50 @@ async def test_renewed_when_the_host_changes(tmp_path: Path) -> None:
     assert network == {"hosts": b"longer"}
     await volumes.refresh()
     assert len(agent.puts) == 4
+
+
+async def test_a_log_is_empty_for_each_life_and_its_end_comes_back(tmp_path: Path) -> None:
+    agent = Recorder()
+    volumes = PodVolumes(agent)
+    files = [tmp_path / f"pods/u/containers/box/{number}" for number in ("01", "02")]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_text("older")
+        log = HostVolume(volume_of(str(file)), str(file), "/dev/termination-log")
+        await volumes.send([log])
+        write_last_words([log], b"goodbye")
+        assert file.read_bytes() == b"goodbye"
+    assert agent.puts == [({"sandboxMounts/logs/box/termination-log": b""}, "")] * 2
+
+
+def test_no_log_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("kept")
+    link = tmp_path / "pods/u/containers/box/01"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "target")
+    write_last_words([HostVolume(volume_of(str(link)), str(link), "/dev/termination-log")], b"x")
+    assert (tmp_path / "target").read_text() == "kept"
+
+
+async def test_a_sub_path_makes_the_whole_empty_dir(tmp_path: Path) -> None:
+    folder = tmp_path / "pods/u/volumes/kubernetes.io~empty-dir/e"
+    folder.mkdir(parents=True)
+    folder.chmod(0o2777)
+    agent = Recorder()
+    volumes = PodVolumes(agent)
+    for part in ("/a/b", "", "/c"):
+        source = f"{folder}{part}"
+        await volumes.send([HostVolume(volume_of(source), source, "/e")])
+    assert agent.puts == [({"sandboxMounts/volumes/empty-dir/e": b""}, "")]
+    entry = content.empty_directory(str(folder), "e", in_memory=False)
+    assert (entry.kind, entry.mode, entry.size) == (content.DIRECTORY, 0o2777, 0)
+
+
+def test_an_empty_dir_in_memory_has_the_hosts_size() -> None:
+    entry = content.empty_directory("/dev/shm", "e", in_memory=True)
+    space = os.statvfs("/dev/shm")
+    assert entry.kind is content.MEMORY
+    assert entry.size == space.f_blocks * space.f_frsize > 0
 
 
 async def test_scratch_is_made_once(tmp_path: Path) -> None:

@@ -427,6 +427,29 @@ async def test_36_a_pod_of_two(shim: Rig) -> None:
     await shim.task.delete(v2.DeleteRequest(id="c"))
 
 
+async def test_the_termination_log_is_there_before_the_end_is_told(
+    shim: Rig, tmp_path: Path
+) -> None:
+    file = tmp_path / "pods/u-1/containers/c/0123abcd"
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+    async def ended(_: object) -> v1.WaitProcessResponse:
+        return v1.WaitProcessResponse(exit_status=3, termination_log=b"last words")
+
+    shim.behaviour.answers["WaitProcess"] = ended
+    mount = {
+        "destination": "/dev/termination-log",
+        "type": "bind",
+        "source": str(file),
+        "options": ["rbind", "rprivate", "rw"],
+    }
+    await shim.run("c", "true", mounts=[mount])
+    await shim.sink.until("exit")
+    assert file.read_bytes() == b"last words"
+    assert await shim.finish("c") == 3
+
+
 async def test_stats_of_the_pause_container(shim: Rig) -> None:
     await shim.run("pod", "/pause", **_cri("sandbox"))
     stats = (await shim.task.stats(v2.StatsRequest(id="pod"))).stats

@@ -224,6 +224,49 @@ def test_mounts_are_those_of_kubelet() -> None:
     )
 
 
+def test_parts_of_an_empty_dir_are_shared_by_name() -> None:
+    volumes = [{"name": "e"}, {"name": "c", "configMap": {"name": "m"}}]
+    env = [
+        {"name": "ROLE", "value": "a.b"},
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    mounts = [
+        {"name": "e", "mountPath": "/1", "subPath": "a.b/./c/"},
+        {"name": "e", "mountPath": "/2", "subPathExpr": "$(ROLE)/x"},
+        {"name": "e", "mountPath": "/3", "subPathExpr": "logs/$(POD)"},
+        {"name": "e", "mountPath": "/4", "subPath": "."},
+        {"name": "c", "mountPath": "/5", "subPathExpr": "$(ROLE)"},
+    ]
+    spec = container({"volumeMounts": mounts, "env": env}, {"volumes": volumes})
+    assert [rule.source for rule in spec.mounts[:5]] == [
+        r"sandbox:///volumes/empty-dir/e/a\.b/c",
+        r"sandbox:///volumes/empty-dir/e/a\.b/x",
+        "sandbox:///volumes/empty-dir/e/logs/[^/]+",
+        "sandbox:///volumes/empty-dir/e",
+        "sandbox:///subpaths/c/c/4",
+    ]
+    assert spec.mounts[2].example == "sandbox:///volumes/empty-dir/e/logs/10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ({"subPath": "../x"}, "without `..`"),
+        ({"subPath": "/x"}, "relative"),
+        ({"subPath": "x", "subPathExpr": "y"}, "either"),
+        ({"subPathExpr": "$(NONE)"}, "no variable NONE"),
+        ({"subPathExpr": "a/$(UP)"}, "without `..`"),
+    ],
+)
+def test_parts_that_kubelet_would_refuse(mount: dict[str, str], message: str) -> None:
+    described = {
+        "volumeMounts": [{"name": "e", "mountPath": "/e", **mount}],
+        "env": [{"name": "UP", "value": ".."}],
+    }
+    with pytest.raises(SourceError, match=message):
+        container(described, {"volumes": [{"name": "e"}]})
+
+
 def test_probes_and_hooks_are_execs() -> None:
     spec = container(
         {

@@ -32,6 +32,7 @@ class FileEntryKind(betterproto.Enum):
     KIND_FILE = 0
     KIND_DIRECTORY = 1
     KIND_SYMLINK = 2
+    KIND_MEMORY = 3
 
 
 @dataclass(eq=False, repr=False)
@@ -135,6 +136,7 @@ class FileEntry(betterproto.Message):
     gid: int = betterproto.uint32_field(5)
     content: bytes = betterproto.bytes_field(6)
     append: bool = betterproto.bool_field(7)
+    size: int = betterproto.uint64_field(8)
 
 
 @dataclass(eq=False, repr=False)
@@ -309,6 +311,7 @@ class WaitProcessResponse(betterproto.Message):
     exit_status: int = betterproto.uint32_field(1)
     exited_at_nsec: int = betterproto.uint64_field(2)
     oom_killed: bool = betterproto.bool_field(3)
+    termination_log: bytes = betterproto.bytes_field(4)
 
 
 @dataclass(eq=False, repr=False)
