@@ -49,6 +49,9 @@ test-kubernetes: env ## the tests in a cluster
 bench: env ## what things cost, as a table and bench.json; 1 if a limit is not held
 	@$(PY) -m tests.bench
 
+critest: env ## the CRI's conformance suite with parma and with runc on three containerds: docs/conformance.md; hours
+	@$(PY) -m tests.critest $(if $(FRESH),--fresh)
+
 prove: env-host ## explores the invariant as deep as ten minutes allow
 	@$(PY) -m tests.prove
 
@@ -61,4 +64,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes bench prove requirements clean
+.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes critest bench prove requirements clean
