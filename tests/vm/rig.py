@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +43,15 @@ def unpack_root(image: Path, target: Path) -> None:
     )
 
 
-def build(image: Path, repository: Path, program: Path, folder: Path) -> Rig:
-    """A rig that runs `program` with the checkout's parma_api and parma_guest."""
+def build(
+    image: Path, repository: Path, program: Path, folder: Path, more: Sequence[str] = ()
+) -> Rig:
+    """A rig that runs `program` with the checkout's parma_api and parma_guest, and `more` packages of the checkout."""
     root = folder / "root"
     unpack_root(image, root)
     parma = root / "usr/lib/parma"
     ignore = shutil.ignore_patterns("__pycache__", "layer", "proto")
-    for source in (repository / "api/parma_api", repository / "guest/parma_guest"):
+    for source in (repository / name for name in ("api/parma_api", "guest/parma_guest", *more)):
         shutil.rmtree(parma / source.name, ignore_errors=True)
         shutil.copytree(source, parma / source.name, ignore=ignore)
     (root / "init").write_text(INIT + program.read_text())
