@@ -11,8 +11,9 @@ from pathlib import Path
 
 from .home import ClusterError, Home, run
 
-PACKAGES = ("docker.io", "jq")
+PACKAGES = ("docker.io", "jq", "patchelf")
 """What the project's other parts do not need."""
+_PROGRAMS = ("dockerd", "jq", "patchelf")
 _RUNTIME = Path(__file__).with_name("runc-within-bounds")
 _UNTOUCHED = (
     "--iptables=false",
@@ -25,8 +26,8 @@ _UNTOUCHED = (
 
 
 def install() -> None:
-    """Debian's docker, when there is none; it is not started. Raises ClusterError."""
-    if shutil.which("dockerd") and shutil.which("jq"):
+    """Docker and what builds the images, where something is missing; nothing is started. Raises ClusterError."""
+    if all(map(shutil.which, _PROGRAMS)):
         return
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     run(["apt-get", "update", "-qq"], env=environment)
