@@ -43,7 +43,14 @@ class Written:
 class _Row:
     spec: str
     states: tuple[State | None, ...]
-    reasons: tuple[str, ...]
+    reasons: tuple[Reason | None, ...]
+    """None: a difference without one."""
+
+    @property
+    def text(self) -> str:
+        """Each reason once."""
+        texts = [reason.text if reason else UNEXPLAINED for reason in self.reasons]
+        return "; ".join(dict.fromkeys(texts))
 
 
 def write(results: Results, specs: tuple[str, ...], reasons: tuple[Reason, ...]) -> Written:
@@ -56,10 +63,13 @@ def write(results: Results, specs: tuple[str, ...], reasons: tuple[Reason, ...])
     text += "\n## In numbers\n\n" + "\n".join(numbers) + "\n"
     text += "\n## Every spec\n\nA reason stands where the runtimes differ, or where both fail.\n\n"
     FILE.write_text(text + "\n".join(_table(results, begun, rows)) + "\n")
-    unexplained = tuple(row.spec for row in rows if UNEXPLAINED in row.reasons)
+    unexplained = tuple(row.spec for row in rows if None in row.reasons)
     complete = len(begun) == len(COLUMNS) and all(len(o) == len(specs) for o in outcomes.values())
     problems = [f"not explained: {spec}" for spec in unexplained]
-    if not complete:
+    used = {reason for row in rows for reason in row.reasons}
+    if complete:
+        problems += [f"not needed: {r.specs.pattern}" for r in reasons if r not in used]
+    else:
         problems.append("not complete: run `make critest` again, it goes on where it was")
     return Written((*numbers, *problems), complete, unexplained)
 
@@ -67,16 +77,16 @@ def write(results: Results, specs: tuple[str, ...], reasons: tuple[Reason, ...])
 def _row(
     spec: str, outcomes: dict[Column, dict[str, Outcome]], reasons: tuple[Reason, ...]
 ) -> _Row:
-    found = {
-        column: outcomes[column][spec].state for column in outcomes if spec in outcomes[column]
-    }
-    texts: list[str] = []
+    found = {column: outcomes[column][spec] for column in outcomes if spec in outcomes[column]}
+    wanted: list[Reason | None] = []
     for version in VERSIONS:
-        states = {found[column] for column in found if column.version == version.name}
+        here = [found[column] for column in found if column.version == version.name]
+        states = {outcome.state for outcome in here}
         if len(states) > 1 or State.FAIL in states:
-            text = find(reasons, spec, version.name) or UNEXPLAINED
-            texts += [text] if text not in texts else []
-    return _Row(spec, tuple(found.get(column) for column in outcomes), tuple(texts))
+            messages = [outcome.message for outcome in here if outcome.state is not State.PASS]
+            wanted.append(find(reasons, spec, version.name, messages))
+    states_of = (found[column].state if column in found else None for column in outcomes)
+    return _Row(spec, tuple(states_of), tuple(wanted))
 
 
 def _numbers(results: Results, outcomes: dict[Column, dict[str, Outcome]]) -> list[str]:
@@ -94,7 +104,7 @@ def _table(results: Results, begun: list[Column], rows: list[_Row]) -> list[str]
     for row in rows:
         spec = row.spec.removeprefix("[k8s.io] ").replace("|", "\\|")
         states = " | ".join(str(state or "") for state in row.states)
-        lines.append(f"| {spec} | {states} | {'; '.join(row.reasons)} |")
+        lines.append(f"| {spec} | {states} | {row.text} |")
     return lines
 
 

@@ -68,13 +68,14 @@ def test_a_focus_matches_one_spec() -> None:
 REASONS = """
 [[reason]]
 specs = 'do it$'
+message = 'refused'
 versions = ["1.6"]
 text = "because"
 """
 
 
 def written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **states: State
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, message: str = "refused", **states: State
 ) -> tuple[document.Written, str]:
     file = tmp_path / "conformance.md"
     monkeypatch.setattr(document, "FILE", file)
@@ -84,7 +85,7 @@ def written(
     for column in document.COLUMNS:
         name = f"{column.handler}_{column.version.replace('.', '_')}"
         state = states.get(name, State.PASS)
-        results.store(column, column.version, [Outcome(NAME, state, "", 1)])
+        results.store(column, column.version, [Outcome(NAME, state, message, 1)])
     return document.write(results, (NAME,), load(tmp_path / "reasons.toml")), file.read_text()
 
 
@@ -92,6 +93,7 @@ def test_equal_columns_need_no_reason(monkeypatch: pytest.MonkeyPatch, tmp_path:
     found, text = written(monkeypatch, tmp_path)
     assert found.complete
     assert not found.unexplained
+    assert found.lines[-1] == "not needed: do it$"
     assert "should do it | pass | pass | pass | pass | pass | pass |  |" in text
 
 
@@ -101,6 +103,8 @@ def test_a_difference_has_a_reason_or_is_shown(
     found, text = written(monkeypatch, tmp_path, parma_1_6=State.FAIL)
     assert not found.unexplained
     assert "pass | FAIL | pass | pass | pass | pass | because |" in text
+    found, text = written(monkeypatch, tmp_path, "broken", parma_1_6=State.FAIL)
+    assert found.unexplained == (NAME,)
     found, text = written(monkeypatch, tmp_path, parma_1_6=State.FAIL, parma_1_7=State.SKIP)
     assert found.unexplained == (NAME,)
     assert f"because; {document.UNEXPLAINED} |" in text
@@ -125,14 +129,16 @@ def test_a_missing_column_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_the_reasons_are_well_formed() -> None:
-    assert find(load(FILE), "no such spec", "1.6") == ""
+    assert find(load(FILE), "no such spec", "1.6", []) is None
     for reason in load(FILE):
         assert reason.text.strip() == reason.text
         assert "|" not in reason.text
 
 
 def test_reasons_have_known_keys_only(tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text("[[reason]]\nspecs = 'a'\ntext = 'b'\nother = 1\n")
+    (tmp_path / "r.toml").write_text(
+        "[[reason]]\nspecs = 'a'\nmessage = ''\ntext = 'b'\nother = 1\n"
+    )
     with pytest.raises(ValueError, match="keys are"):
         load(tmp_path / "r.toml")
 
