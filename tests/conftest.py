@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from parma_shim.demo.daemon import PrivateContainerd
+
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED_SKIPS = (
     "../shared is not here",
     "needs SNP hardware",
 )
 """The only reasons for a skip: anything else fails the run."""
+
+MAX_LOG = 12_000
+"""Characters."""
 
 _skipped: list[str] = []
 
@@ -37,7 +42,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not any(allowed in reason for allowed in ALLOWED_SKIPS):
             _skipped.append(f"{item.nodeid}: {reason}")
+    if report.failed:
+        report.sections += _daemon_logs(item)
     return report
+
+
+def _daemon_logs(item: pytest.Item) -> list[tuple[str, str]]:
+    """The ends of what the private containerds of a failed test and their shims wrote."""
+    daemons = [
+        x for x in getattr(item, "funcargs", {}).values() if isinstance(x, PrivateContainerd)
+    ]
+    paths = [
+        path for daemon in daemons for path in (daemon.log, *daemon.folder.glob("run/**/shim.err"))
+    ]
+    texts = [(path.name, path.read_text(errors="replace")) for path in paths if path.is_file()]
+    return [(name, text[-MAX_LOG:]) for name, text in texts if text]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -41,9 +41,7 @@ def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
         if folder.encode() in contents(path) and path.parent.name != own
     ]
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    links = run_checked(
-        [*daemon.inside(), "ls", "/sys/class/net"]
-    )  # the bridge comes with the first pod
+    links = json.loads(run_checked([*daemon.inside(), "ip", "-json", "link"]))
     tasks = daemon.folder / "state/io.containerd.runtime.v2.task"
     return {
         "run": sorted(
@@ -51,7 +49,8 @@ def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
         ),
         "processes": sorted(processes),
         "mounts": sorted(mount for mount in mounts if mount.startswith(folder)),
-        "links": sorted(set(links.split()) - {"parma0"}),
+        # The bridge comes with the first pod.
+        "links": sorted({link["ifname"] for link in links} - {"parma0"}),
         "bundles": sorted(path.name for path in tasks.glob("*/*")),
     }
 
@@ -65,6 +64,12 @@ def wait_as_before(
     now = leavings(daemon)
     differing = {key: (before[key], now[key]) for key in before if before[key] != now[key]}
     assert not differing, f"before and now: {differing}"
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there and not just its status: not every machine's process 1 collects orphans at once."""
+    stat = contents(Path(f"/proc/{pid}/stat"))
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 def contents(path: Path) -> bytes:

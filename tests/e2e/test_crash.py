@@ -14,7 +14,7 @@ from parma_shim.demo.daemon import PrivateContainerd
 
 from .conftest import Pod, Store, policy_text
 from .members import BOX
-from .observe import ended, leavings, recorded_events, wait_as_before, wait_for
+from .observe import ended, leavings, recorded_events, runs, wait_as_before, wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(300)]
 
@@ -59,7 +59,7 @@ def test_35_two_pods_and_two_deaths(
                 ]
             )
         assert {event["exit_status"] for event in exits} == {137}
-        wait_for(lambda: not Path(f"/proc/{state['vmm_pid']}").exists())  # noqa: B023
+        wait_for(lambda: not runs(state["vmm_pid"]))  # noqa: B023
     for pod in pods:
         pod.remove()
     wait_as_before(daemon, before)

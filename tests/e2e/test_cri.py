@@ -16,7 +16,7 @@ from parma_shim.demo.daemon import PrivateContainerd, run_checked
 from parma_shim.demo.group import CACHE, GROUP, WEB, Member
 
 from .conftest import Pod, Store, policy_text
-from .observe import leavings, wait_as_before, wait_for
+from .observe import leavings, runs, wait_as_before, wait_for
 
 pytestmark = [pytest.mark.vm, pytest.mark.containerd, pytest.mark.timeout(300)]
 SHELL = ("/bin/sh",)
@@ -126,11 +126,15 @@ def test_nothing_is_left_when_a_pod_is_gone(
     cgroups, pids = state["cgroups"], (state["shim_pid"], state["vmm_pid"])
     assert isinstance(cgroups, list)
     assert cgroups
-    places = [Path(str(path)) for path in (*cgroups, state["netns"], *map("/proc/{}".format, pids))]
-    assert all(place.exists() for place in places)
+    places = [Path(str(path)) for path in (*cgroups, state["netns"])]
+
+    def left() -> list[str]:
+        return [str(x) for x in places if x.exists()] + [f"process {x}" for x in pids if runs(x)]
+
+    assert len(left()) == len(places) + len(pids)
     assert leavings(daemon) != before
     pod.remove()
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not any(place.exists() for place in places), 60)
-    assert [str(place) for place in places if place.exists()] == []
+        wait_for(lambda: not left(), 60)
+    assert left() == []
     wait_as_before(daemon, before)

@@ -112,7 +112,6 @@ int main(int count, char **arguments)
         fail("cannot mount /dev");
     console_open();
     say("init");
-    cpus_bring_up();
     modules_load("/modules/list");
     open_root();
     say("root is open");

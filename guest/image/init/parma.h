@@ -10,8 +10,6 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints what failed, with errno, and powers the machine off: there is nothing to fall back to. */
 noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* cpus.c: brings up the processors that `maxcpus=` left out. */
-void cpus_bring_up(void);
 
 /* modules.c: loads the initrd's kernel modules, those of one level at the same time. */
 void modules_load(const char *list);

@@ -124,18 +124,23 @@ def _clean_network(netns: str) -> list[str]:
 
 
 def _remove(group: Group) -> None:
-    """The lock goes last, still held: who waits for it sees that its name means nothing any more."""
-    for name in os.listdir(group.directory):  # noqa: PTH208
-        if name != "lock":
-            _remove_tree(f"{group.directory}/{name}")
-    os.unlink(group.lock)  # noqa: PTH108
-    os.rmdir(group.directory)  # noqa: PTH106
+    """The lock goes last, still held: who waits for it sees that its name means nothing any more.
+
+    A shim that ends by itself removes the same folder meanwhile: what is gone already is no matter.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(group.directory):  # noqa: PTH208
+            if name != "lock":
+                _remove_tree(f"{group.directory}/{name}")
+        _remove_tree(group.lock)
+        os.rmdir(group.directory)  # noqa: PTH106
 
 
 def _remove_tree(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
-        for name in os.listdir(path):  # noqa: PTH208
-            _remove_tree(f"{path}/{name}")
-        os.rmdir(path)  # noqa: PTH106
-    else:
-        os.unlink(path)  # noqa: PTH108
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+            for name in os.listdir(path):  # noqa: PTH208
+                _remove_tree(f"{path}/{name}")
+            os.rmdir(path)  # noqa: PTH106
+        else:
+            os.unlink(path)  # noqa: PTH108

@@ -28,12 +28,13 @@ from parma_shim.sandbox.plan import SandboxPlan
 from parma_shim.sandbox.ports import Launch, Machine, Network, Ports, RunningMachine
 from parma_shim.sandbox.volumes import PodVolumes
 from parma_shim.vmm.disks import DiskAccess
-from parma_shim.vmm.errors import BootFailureError
+from parma_shim.vmm.errors import BootFailureError, VmmGoneError
 
 log = logging.getLogger(__name__)
 
 BOOT_ATTEMPTS = 2
 UNPLUG_DEADLINE = 5.0
+REAP_DEADLINE = 0.5
 REPORT_FILE = "report.bin"
 """In the pod's run directory: what the guest compared with HOST_DATA, for whoever wants to verify it."""
 
@@ -93,20 +94,35 @@ async def boot(
         link = await _start(ports, launch, launched, phases)
         undo.push_async_callback(link.close)
         files = PodVolumes(link.agent)
-        # Before it may be mounted: the guest finds the disk while its policy is checked.
-        address = await link.machine.attach_disk(scratch, access=DiskAccess.READ_WRITE)
-        report = await _set_policy(link, ports, config)
-        await asyncio.to_thread((run_dir / REPORT_FILE).write_bytes, report)
-        phases.done("policy")
-        await link.agent.setup_sandbox(_setup_request(plan, network))
-        phases.done("sandbox")
-        await link.agent.mount_scratch(message(address), volumes.pod_directory(plan.sandbox_id))
-        phases.done("scratch")
-        await files.send_defaults(plan.hostname)
-        await files.send_network_files(plan.network_files)
-        phases.done("files")
+        try:
+            # Before it may be mounted: the guest finds the disk while its policy is checked.
+            address = await link.machine.attach_disk(scratch, access=DiskAccess.READ_WRITE)
+            report = await _set_policy(link, ports, config)
+            await asyncio.to_thread((run_dir / REPORT_FILE).write_bytes, report)
+            phases.done("policy")
+            await link.agent.setup_sandbox(_setup_request(plan, network))
+            phases.done("sandbox")
+            await link.agent.mount_scratch(message(address), volumes.pod_directory(plan.sandbox_id))
+            phases.done("scratch")
+            await files.send_defaults(plan.hostname)
+            await files.send_network_files(plan.network_files)
+            phases.done("files")
+        except ApiError as error:
+            raise await _cause(link, error) from error
         log.info("pod ready in %s", phases)
         return Booted(link, network, files, undo.pop_all())
+
+
+async def _cause(link: Link, error: ApiError) -> ApiError:
+    """The better one, where the machine has ended: its channel closes a little earlier, and says nothing."""
+    if error.code is not Code.UNAVAILABLE:
+        return error
+    try:
+        async with asyncio.timeout(REAP_DEADLINE):
+            how = await link.machine.wait()
+    except TimeoutError:
+        return error
+    return VmmGoneError(f"the utility VM ended while the pod was set up: {how.cause}")
 
 
 async def _start(

@@ -21,11 +21,7 @@ class BootFailureError(VmmGoneError):
     """The VM ended, or stayed silent, before the agent's first answer.
 
     The caller starts one more machine, counts it and reports `cause`, which carries the exit status and the last lines
-    of QEMU and of the console. One boot in 100 to 200 under TCG ends so, silently with `quiet`: on two vCPUs the kernel
-    patches its code (static branches, behind an int3), the other vCPU runs a stale translation with the int3 still in
-    it, nobody knows that breakpoint any more, and the kernel panics: "Oops: int3" in a function such as
-    sched_clock_cpu. It is QEMU's; `-accel tcg,thread=single` would avoid it at the price of a boot as slow as with one
-    vCPU.
+    of QEMU and of the console.
     """
 
     def __init__(self, cause: str) -> None:

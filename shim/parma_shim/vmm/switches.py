@@ -104,6 +104,7 @@ class Accel(Switch):
 
     switch: ClassVar[str] = "accel"
     accel: str = field(metadata=HEAD)
+    thread: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

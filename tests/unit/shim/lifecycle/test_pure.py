@@ -19,7 +19,7 @@ from parma_api.gen.containerd.runtime.bootstrap import v1 as bootstrap_v1
 from parma_api.gen.containerd.types import RuntimeInfo
 from parma_api.gen.runtimeoptions.v1 import Options
 from parma_shim.errors import UsageError
-from parma_shim.lifecycle import state
+from parma_shim.lifecycle import delete, state
 from parma_shim.lifecycle.arguments import parse_arguments
 from parma_shim.lifecycle.bootstrap import Bootstrap, parse_bootstrap
 from parma_shim.lifecycle.info import VERSION, runtime_info
@@ -206,3 +206,20 @@ def test_the_launcher_runs_from_anywhere(tmp_path: Path, folder: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert VERSION.encode() in done.stdout
     assert launcher_text("/x/python", ["a"]).startswith("#!/x/python -IS\n")
+
+
+def test_a_folder_that_two_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`delete` and a shim that ends by itself: what one finds the other may have taken."""
+    group = Group(str(tmp_path / "group"))
+    (tmp_path / "group" / "deep").mkdir(parents=True)
+    for name in ("lock", "deep/a", "deep/b", "shim.err"):
+        (tmp_path / "group" / name).touch()
+    unlink = os.unlink
+
+    def late(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", late)
+    delete._remove(group)
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import betterproto
 import pytest
 
 from parma_api.gen.containerd import types
@@ -366,6 +367,18 @@ async def test_a_failed_boot_is_tried_once_more(shim: Rig) -> None:
         await shim.create("c", "true")
     assert len(shim.behaviour.machines) == 4
     assert shim.group.pod is None
+
+
+async def test_a_vm_that_ends_while_its_pod_is_set_up_is_the_cause(shim: Rig) -> None:
+    async def die(_request: betterproto.Message) -> betterproto.Message:
+        shim.machine.kill()
+        return await asyncio.Future()
+
+    shim.behaviour.answers["MountScratch"] = die
+    with refused(Code.UNAVAILABLE, "the utility VM ended while the pod was set up: killed"):
+        await shim.create("c", "true")
+    assert shim.group.pod is None
+    assert not shim.behaviour.machines[-1].running
 
 
 async def test_no_layers_no_disk(shim: Rig) -> None:
