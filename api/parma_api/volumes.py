@@ -38,6 +38,8 @@ class VolumeKind(enum.StrEnum):
     """Empty at first, on the guest's encrypted scratch or its tmpfs; nothing goes back to the host."""
     LOG = "log"
     """One file, empty at first; its end goes to the host when the container has ended (termination log)."""
+    COPY = "copy"
+    """A copy of the host's files, made once, where the host's configuration offers it; nothing goes back."""
     REFUSED = "refused"
     """The host's own file system: it cannot be given to a VM."""
 
@@ -85,6 +87,11 @@ def volume_of(source: str) -> Volume:
     if found := _LOG.fullmatch(source):
         return Volume(VolumeKind.LOG, f"{LOG_NAMES}/{found['container']}/termination-log")
     return Volume(VolumeKind.REFUSED, source)
+
+
+def host_copy(source: str) -> Volume:
+    """A copy of the host path `source`; policies write `sandbox:///host` and the path."""
+    return Volume(VolumeKind.COPY, f"/host{source}")
 
 
 def empty_dir_of(source: str) -> str | None:

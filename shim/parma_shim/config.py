@@ -38,6 +38,14 @@ class ChannelSetting(enum.StrEnum):
     VIRTIO_SERIAL = "virtio-serial"
 
 
+class HostPaths(enum.StrEnum):
+    """`host_paths` in config.toml: what becomes of a hostPath volume."""
+
+    REFUSE = "refuse"
+    COPY = "copy"
+    """The guest gets a copy, made when the container is created; nothing goes back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings of the host. Field names are the keys of config.toml, but for the two directories."""
@@ -57,6 +65,7 @@ class Config:
     layer_cache_mib: int = 20480
     scratch_mib: int = 8192
     """Size of a pod's scratch disk; the file is sparse."""
+    host_paths: HostPaths = HostPaths.REFUSE
     default_policy: Path | None = None
     certificates: Path | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -164,6 +173,7 @@ _READERS: Mapping[str, Callable[[object, Path], object]] = {
     "uid_base": _number(1, MAX_UID_BASE),
     "layer_cache_mib": _number(64, 1 << 30),
     "scratch_mib": _number(64, 1 << 24),
+    "host_paths": _choice(HostPaths),
     "default_policy": _path,
     "certificates": _path,
 }

@@ -61,7 +61,9 @@ class SuiteContainerd(PrivateContainerd):
         with (self.folder / "config.toml").open("a") as config:
             config.write('\n[plugins."io.containerd.grpc.v1.cri".registry]\n')
             config.write(f'  config_path = "{certs}"\n')
-        (self.folder / "parma.toml").write_text(f"default_policy = {json.dumps(str(ALLOW_ALL))}\n")
+        (self.folder / "parma.toml").write_text(
+            f'default_policy = {json.dumps(str(ALLOW_ALL))}\nhost_paths = "copy"\n'
+        )
         (self.folder / "t").mkdir()
         self._start_registry()
 

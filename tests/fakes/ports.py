@@ -10,6 +10,7 @@ from pathlib import Path
 
 from parma_api.ids import RootHash
 from parma_api.launch import VmSize
+from parma_shim.config import HostPaths
 from parma_shim.podconfig import PodConfig, PolicyText, RuntimeOptions
 from parma_shim.sandbox.ports import Layer, Network, Ports
 from tests.fakes.guest import Behaviour, launcher
@@ -78,5 +79,6 @@ def fake_ports(
         scratch=scratch,
         certificates=lambda: b"",
         boot_deadline=10,
+        host_paths=HostPaths.REFUSE,
         run_dir=run_dir,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from parma_api.layer.errors import LayerDiskFullError
 from parma_api.status import ApiError, FailedPreconditionError, InvalidArgumentError
-from parma_shim.config import Config, load_config
+from parma_shim.config import Config, HostPaths, load_config
 from parma_shim.layers.cache import LayerCache
 from parma_shim.net.pod import plug
 from parma_shim.podconfig import PodConfig, RuntimeOptions, pod_config
@@ -44,6 +44,7 @@ def assemble(namespace: str, containerd: str, environment: Mapping[str, str]) ->
         scratch=lambda: make_scratch(config.lib_dir / "scratch", config.scratch_mib),
         certificates=lambda: read_certificates(config.certificates),
         boot_deadline=config.boot_deadline,
+        host_paths=config.host_paths,
         run_dir=config.run_dir,
     )
 
@@ -65,6 +66,7 @@ def refusing(error: ApiError, run_dir: Path) -> Ports:
         scratch=refuse_now,
         certificates=refuse_now,
         boot_deadline=1,
+        host_paths=HostPaths.REFUSE,
         run_dir=run_dir,
     )
 

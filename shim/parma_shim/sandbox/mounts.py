@@ -7,7 +7,7 @@
 | /dev/shm bound from the host                    | tmpfs, as a container outside Kubernetes has it           |
 | cgroup, cgroup2                                 | type cgroup with the options that policies know           |
 | proc, sysfs, tmpfs, devpts, mqueue              | as they are                                               |
-| anything else from the host                     | refused                                                   |
+| anything else from the host                     | refused, or a copy where `host_paths` offers it           |
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parma_api.volumes import NETWORK_FILES, Volume, VolumeKind, volume_of
+from parma_api.volumes import NETWORK_FILES, Volume, VolumeKind, host_copy, volume_of
+from parma_shim.config import HostPaths
 from parma_shim.errors import RefusedError, UsageError
 from parma_shim.sandbox.document import Object, objects, text, texts
 
@@ -43,7 +44,7 @@ class MountPlan:
     network_files: tuple[tuple[str, str], ...]
 
 
-def plan_mounts(document: Object) -> MountPlan:
+def plan_mounts(document: Object, host_paths: HostPaths = HostPaths.REFUSE) -> MountPlan:
     """Raises RefusedError, UsageError."""
     mounts: list[Object] = []
     volumes: list[HostVolume] = []
@@ -59,7 +60,7 @@ def plan_mounts(document: Object) -> MountPlan:
         elif destination == "/dev/shm":  # noqa: S108
             mounts.append(_memory(destination))
         else:
-            volume = _volume(mount, destination, source)
+            volume = _volume(mount, destination, source, host_paths)
             volumes.append(volume)
             mounts.append({**mount, "source": volume.volume.policy_source})
     return MountPlan(tuple(mounts), tuple(volumes), tuple(network))
@@ -101,7 +102,7 @@ def _memory(destination: str) -> Object:
     return {"destination": destination, "type": "tmpfs", "source": "shm", "options": _SHM_OPTIONS}
 
 
-def _volume(mount: Object, destination: str, source: str) -> HostVolume:
+def _volume(mount: Object, destination: str, source: str, host_paths: HostPaths) -> HostVolume:
     where = f"mount at {destination[:100]}"
     propagation = _PROPAGATION.intersection(texts(mount, "options"))
     if propagation:
@@ -110,6 +111,8 @@ def _volume(mount: Object, destination: str, source: str) -> HostVolume:
             "which a utility VM does not see"
         )
     volume = volume_of(source)
+    if volume.kind is VolumeKind.REFUSED and host_paths is HostPaths.COPY:
+        volume = host_copy(source)
     if volume.kind is VolumeKind.REFUSED:
         raise RefusedError(
             f"{where}: {source[:200]} is the host's own (hostPath, or a volume that is not content): a utility VM "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from parma_api import volumes
 from parma_api.ids import ContainerId, SandboxId, guest_id
+from parma_shim.config import HostPaths
 from parma_shim.errors import RefusedError, UsageError
 from parma_shim.sandbox.document import Object, member, objects, text, text_map, texts
 from parma_shim.sandbox.mounts import HostVolume, network_files, plan_mounts
@@ -85,7 +86,11 @@ def plan_sandbox(document: Object, namespace: str, host_id: str) -> SandboxPlan:
 
 
 def plan_container(
-    document: Object, namespace: str, host_id: str, sandbox: SandboxPlan
+    document: Object,
+    namespace: str,
+    host_id: str,
+    sandbox: SandboxPlan,
+    host_paths: HostPaths = HostPaths.REFUSE,
 ) -> ContainerPlan:
     """A container of `sandbox`. Raises RefusedError, UsageError."""
     linux = member(document, "linux")
@@ -94,7 +99,7 @@ def plan_container(
         if kind not in namespaces:
             raise RefusedError(f"{option} is not possible: a utility VM has namespaces of its own")
     _refuse_host_things(document, linux)
-    mounts = plan_mounts(document)
+    mounts = plan_mounts(document, host_paths)
     container_id = ContainerId(guest_id(namespace, host_id))
     process = member(document, "process")
     size = member(process, "consoleSize")

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from parma_api.channel.stream import ByteStream
 from parma_api.ids import RootHash
+from parma_shim.config import HostPaths
 from parma_shim.net.facts import PodInterface
 from parma_shim.net.portforward import PortRedirect
 from parma_shim.podconfig import PodConfig, RuntimeOptions
@@ -109,5 +110,6 @@ class Ports:
     """A new sparse file for the pod's scratch, without a name: the descriptor is the caller's."""
     certificates: Callable[[], bytes]
     boot_deadline: float
+    host_paths: HostPaths
     run_dir: Path
     """Of the pods' state; denials are kept beside."""

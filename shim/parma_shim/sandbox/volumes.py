@@ -77,12 +77,20 @@ class PodVolumes:
             if volume.volume.kind is VolumeKind.CONTENT:
                 if path not in self._sent:
                     await self._send_content(path, volume.source)
+            elif volume.volume.kind is VolumeKind.COPY:
+                await self._send_copy(path, volume.source)
             elif volume.volume.kind is VolumeKind.LOG:
                 await self._put([_plain(path, b"", 0o666)])  # each life of a container has its own
             else:
                 await self._make_empty(
                     empty_dir_root(name), volume.source.removesuffix(_part(name))
                 )
+
+    async def _send_copy(self, path: str, source: str) -> None:
+        """Once for the pod, and not refreshed: what containers have written there stays."""
+        if path not in self._made:
+            await self._put(await asyncio.to_thread(read_tree, source, path))
+            self._made.add(path)
 
     async def _make_empty(self, name: str, source: str) -> None:
         """An emptyDir as a whole; what is used of it by subPath the guest makes."""

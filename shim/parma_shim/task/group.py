@@ -126,7 +126,7 @@ class Group:
     ) -> Pod:
         """Layers are converted while the VM boots."""
         known = self.pod.plan if self.pod else plan_sandbox(document, self.namespace, task.id)
-        plan = plan_container(document, self.namespace, task.id, known)
+        plan = plan_container(document, self.namespace, task.id, known, self._ports.host_paths)
         stdio = await ProcessStdio.open(task.init.paths, self._identity(task.id))
         undo.push_async_callback(stdio.close)
         finding = asyncio.ensure_future(self._ports.layers(task.id))

@@ -9,7 +9,7 @@ import pytest
 
 from parma_api.gen.parma.agent.v1 import FileEntryKind
 from parma_api.status import ResourceExhaustedError
-from parma_api.volumes import volume_of
+from parma_api.volumes import host_copy, volume_of
 from parma_shim.agent.client import AgentClient
 from parma_shim.errors import RefusedError
 from parma_shim.sandbox import content
@@ -102,6 +102,20 @@ async def test_renewed_when_the_host_changes(tmp_path: Path) -> None:
     assert network == {"hosts": b"longer"}
     await volumes.refresh()
     assert len(agent.puts) == 4
+
+
+async def test_a_copy_is_made_once_and_not_renewed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("one")
+    agent = Recorder()
+    volumes = PodVolumes(agent)
+    copy = HostVolume(host_copy(str(tmp_path)), str(tmp_path), "/d")
+    await volumes.send([copy])
+    (tmp_path / "file").write_text("longer")
+    await volumes.refresh()
+    await volumes.send([copy])
+    ((entries, replace),) = agent.puts
+    base = f"sandboxMounts/host{tmp_path}"
+    assert (entries[f"{base}/file"], replace) == (b"one", base)
 
 
 async def test_a_log_is_empty_for_each_life_and_its_end_comes_back(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from parma_api.status import ApiError
+from parma_api.volumes import VolumeKind
+from parma_shim.config import HostPaths
 from parma_shim.errors import RefusedError, UsageError
 from parma_shim.sandbox.plan import (
     ContainerPlan,
@@ -43,6 +45,28 @@ def with_linux(**linux: object) -> Document:
 
 def without(kind: str) -> Document:
     return with_linux(namespaces=[x for x in NAMESPACES if x["type"] != kind])
+
+
+def test_a_host_path_is_copied_where_the_host_offers_it() -> None:
+    spec = with_mount(destination="/d", source="/srv/data")
+    plan = plan_container(spec, "ns", "c", plan_sandbox(spec, "ns", "c"), HostPaths.COPY)
+    (volume,) = plan.volumes
+    assert (volume.volume.kind, volume.source) == (VolumeKind.COPY, "/srv/data")
+    (mount,) = json.loads(plan.document)["mounts"]
+    assert mount["source"] == "sandbox:///host/srv/data"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "match"),
+    [
+        ("/srv/../etc", ["rbind"], "no plain path"),
+        ("/srv", ["rbind", "rslave"], "mountPropagation"),
+    ],
+)
+def test_what_is_no_copy_either(source: str, options: list[str], match: str) -> None:
+    spec = with_mount(destination="/d", source=source, options=options)
+    with pytest.raises(RefusedError, match=match):
+        plan_container(spec, "ns", "c", plan_sandbox(spec, "ns", "c"), HostPaths.COPY)
 
 
 @pytest.mark.parametrize(
