@@ -26,8 +26,10 @@ _JOURNAL_BLOCK_SECTORS = 8
 _JOURNAL_SECTOR_DATA = 504
 _VERSION = 4
 _FIXED_PADDING = 8
-# magic, version, log2 interleave, tag size, journal sections, provided sectors, flags, log2 sectors per block
-_SUPERBLOCK = struct.Struct("<8sBBHIQIB")
+_BITMAP_BLOCKS = 12
+# magic, version, log2 interleave, tag size, journal sections, provided sectors, flags, log2 sectors per block,
+# log2 blocks per bit of a bitmap that this mode does not have
+_SUPERBLOCK = struct.Struct("<8sBBHIQIBB")
 
 
 def provided_sectors(device_sectors: int, tag_bytes: int = TAG_BYTES) -> int:
@@ -89,6 +91,7 @@ class Layout:
             provided_sectors(self.device_sectors),
             _FIXED_PADDING,
             _PER_BLOCK.bit_length() - 1,
+            _BITMAP_BLOCKS,
         )
         return packed.ljust(BLOCK, b"\0")
 

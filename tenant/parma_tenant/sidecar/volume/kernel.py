@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 from parma_api.status import InternalError
 
 # arch/x86/entry/syscalls/syscall_64.tbl
-_MOUNT, _UMOUNT2, _ADD_KEY, _KEYCTL = 165, 166, 248, 250
+_IOCTL, _MOUNT, _UMOUNT2, _ADD_KEY, _KEYCTL = 16, 165, 166, 248, 250
 # include/uapi/linux/mount.h
 MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
@@ -54,12 +53,16 @@ def _syscall(name: str, what: object, number: int, *arguments: object) -> int:
 
 
 def ioctl(path: str, fd: int, number: int, argument: bytearray | int, name: str) -> None:
-    """An ioctl; a bytearray is written back. Raises KernelError."""
-    with kernel_call(name, path):
-        if isinstance(argument, int):
-            fcntl.ioctl(fd, number, argument)
-        else:
-            fcntl.ioctl(fd, number, argument, True)  # noqa: FBT003 (fcntl takes it by position)
+    """An ioctl; a bytearray is written back. Raises KernelError.
+
+    By ctypes: Python's own holds the interpreter's lock while the buffer is a large one, and what the kernel waits for
+    may be a block that another thread of this process serves.
+    """
+    if isinstance(argument, int):
+        _syscall(name, path, _IOCTL, fd, number, argument)
+        return
+    buffer = (ctypes.c_char * len(argument)).from_buffer(argument)
+    _syscall(name, path, _IOCTL, fd, number, ctypes.byref(buffer))
 
 
 def mount(node: str, target: str, fstype: str, flags: int, options: str) -> None:

@@ -6,12 +6,18 @@ import logging
 import os
 import socket
 import threading
+import time
 from errno import EBUSY, EINVAL, EIO, EPERM
 from pathlib import Path
 from typing import Final
 
-from parma_api.block.integrity import BLOCK
-from parma_api.status import ApiError, FailedPreconditionError, InvalidArgumentError
+from parma_api.block.integrity import BLOCK, SECTOR
+from parma_api.status import (
+    ApiError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from parma_tenant.sidecar.volume import nbd_wire
 from parma_tenant.sidecar.volume.blob import Blob
 from parma_tenant.sidecar.volume.kernel import KernelError, ioctl, kernel_call
@@ -24,6 +30,7 @@ _SET_SIZE_BLOCKS, _DISCONNECT, _SET_TIMEOUT, _SET_FLAGS = 0xAB07, 0xAB08, 0xAB09
 _HAS_FLAGS, _READ_ONLY, _SEND_FLUSH = 1, 2, 4
 _SECONDS: Final = 300
 """After which the kernel gives a request up; the blob's own attempts take less."""
+_READY_SECONDS: Final = 20.0
 _SYSFS: Final = Path("/sys/block")
 
 
@@ -48,6 +55,20 @@ class NetworkDevice:
         )
         for thread in self._threads:
             thread.start()
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_ready(self) -> None:
+        """The kernel gives the device its size when it has begun to serve it."""
+        sectors = _SYSFS / self.name / "size"
+        deadline = time.monotonic() + _READY_SECONDS
+        while int(sectors.read_text()) * SECTOR != self._size:
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{self.name} does not become ready")
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Takes the device down."""
