@@ -114,6 +114,7 @@ def configured(daemon: PrivateContainerd, text: str) -> Iterator[None]:
 def recorded_events(daemon: PrivateContainerd) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     """Topic and content of each event of all namespaces, as they come."""
     found: list[tuple[str, dict[str, Any]]] = []
+    listening = threading.Event()
     command = [str(daemon.settings.programs.ctr), "--address", str(daemon.socket), "events"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -123,12 +124,21 @@ def recorded_events(daemon: PrivateContainerd) -> Iterator[list[tuple[str, dict[
             for line in lines:
                 parts = line.split(" ", 6)
                 topic = next((part for part in parts if part.startswith("/")), "")
-                found.append((topic, json.loads(line[line.index("{") :])))
+                listening.set()
+                if not topic.startswith("/namespaces/"):
+                    found.append((topic, json.loads(line[line.index("{") :])))
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
+            wait_for(lambda: _provoke_event(daemon) or listening.wait(0.5))
             yield found
         finally:
             process.kill()
             reader.join(5)
+
+
+def _provoke_event(daemon: PrivateContainerd) -> None:
+    """ctr says nothing when it listens: a namespace that comes and goes is an event that harms nobody."""
+    for action in ("create", "remove"):
+        daemon.ctr("namespaces", action, "probe")
