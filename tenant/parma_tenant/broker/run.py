@@ -34,6 +34,7 @@ MASTER: Final = "master.key"
 ADMIN: Final = "admin.token"
 ROOT: Final = "root.pem"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_ANY: Final = ("0.0.0.0", "::")
 _SHUTDOWN_SECONDS: Final = 5.0
 
 
@@ -80,7 +81,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         listener = stack.enter_context(_listener(settings.host, settings.port))
         port = int(listener.getsockname()[1])
         issuer = _issuer(settings, port)
-        hosts = tuple(dict.fromkeys((urlsplit(issuer).hostname or settings.host, settings.host)))
+        hosts = _names(issuer, settings.host)
         authority = await asyncio.to_thread(load_authority, vault, hosts)
         _write(state / ROOT, authority.root_pem())
         challenges = Challenges(secret, time.time)
@@ -136,6 +137,12 @@ def _issuer(settings: Settings, port: int) -> str:
         return settings.issuer.rstrip("/")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"{'https' if settings.use_tls else 'http'}://{host}:{port}"
+
+
+def _names(issuer: str, host: str) -> tuple[str, ...]:
+    """Under which it is reached: the issuer's, the address listened on, and on this machine, by who administers it."""
+    names = dict.fromkeys((urlsplit(issuer).hostname or host, host, *_LOOPBACK))
+    return tuple(name for name in names if name not in _ANY)
 
 
 def _tls(authority: Authority, hosts: tuple[str, ...], state: Path) -> ssl.SSLContext:

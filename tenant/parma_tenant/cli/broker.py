@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from parma_api.status import InvalidArgumentError
+from parma_tenant.cli.broker_keys import key
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.group(invoke_without_command=True, commands=[key])
+@click.pass_context
 @click.option(
     "--listen",
     default="127.0.0.1:8443",
@@ -59,6 +61,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Say where it listens as JSON.")
 def broker(
+    context: click.Context,
     *,
     listen: str,
     state: Path,
@@ -76,6 +79,8 @@ def broker(
 
     Example: parma broker --listen 0.0.0.0:8443 --issuer https://broker.example.org:8443
     """
+    if context.invoked_subcommand is not None:
+        return
     from parma_tenant.broker.attestation import Rules
     from parma_tenant.broker.run import Settings
     from parma_tenant.cli.attest import read_file, roots_of

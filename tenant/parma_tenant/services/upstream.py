@@ -63,7 +63,19 @@ class Upstream:
 
         Raises PermissionDeniedError, UnavailableError, DataLossError.
         """
-        return _object(await self._call("POST", url, what, json=dict(body), headers=headers), what)
+        return await self.send("POST", url, what, body, headers)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        what: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The same with another method. Raises as `post`."""
+        data = None if body is None else dict(body)
+        return _object(await self._call(method, url, what, json=data, headers=headers), what)
 
     async def get(self, url: str, what: str, headers: Mapping[str, str] | None = None) -> bytes:
         """What `what` answers. Raises as `post`."""

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ from parma_tenant.sidecar.skr.server import Sidecar, listening
 
 _log = logging.getLogger("parma.skr")
 _REFERENCE: Final = "reference-info-base64"
+_PUBLIC_ROOTS: Final = "etc/ssl/certs/ca-certificates.crt"
 
 
 def main() -> int:
@@ -73,13 +73,19 @@ async def serving(
     Raises FailedPreconditionError: there is no source of reports, or no root that could vouch for a vault; OSError.
     """
     source = own_source(environment, root)
-    pem = _system_roots() if options.roots is None else options.roots
+    public = _public_roots(root)
+    pem = public if options.roots is None else options.roots
+    if not pem:
+        raise FailedPreconditionError(
+            "no root certificates in this image: name them in trusted_roots of SkrSideCarArgs"
+        )
     roots = read_roots(pem)
     async with (
         upstream(pem, options.user_agent, timing) as client,
-        upstream(_with_system(pem), options.user_agent, timing) as public,
+        # A certificate service is public, and what it says is verified by whoever judges the report.
+        upstream(pem + b"\n" + public, options.user_agent, timing) as anybody,
     ):
-        group = GroupEvidence(source, _suppliers(options, environment, root, source, public))
+        group = GroupEvidence(source, _suppliers(options, environment, root, source, anybody))
         attestation = Attestation(group, client, lambda: _endorsements(environment, root))
         keys = KeyRelease(attestation, client, roots, options.client_id)
         async with listening(Sidecar(group, attestation, keys), options.port) as port:
@@ -115,19 +121,10 @@ def _endorsements(environment: Mapping[str, str], root: Path) -> bytes:
     return from_b64(text.decode("ascii", errors="replace").strip(), _REFERENCE) if text else b""
 
 
-def _system_roots() -> bytes:
-    found = _with_system(b"")
-    if not found:
-        raise FailedPreconditionError(
-            "no root certificates in this image: name them in trusted_roots of SkrSideCarArgs"
-        )
-    return found
-
-
-def _with_system(pem: bytes) -> bytes:
-    """And the image's own: for a certificate service, which is public, and whose answers are verified elsewhere."""
-    path = ssl.get_default_verify_paths().cafile
-    return pem + (b"\n" + Path(path).read_bytes() if path is not None else b"")
+def _public_roots(root: Path) -> bytes:
+    """The image's roots of the public web, PEM; empty if it has none."""
+    path = root / _PUBLIC_ROOTS
+    return path.read_bytes() if path.exists() else b""
 
 
 if __name__ == "__main__":
