@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from parma_api.status import ApiError
 from parma_shim.lifecycle.arguments import Arguments, parse_arguments, require_identity
 
 if TYPE_CHECKING:
-    from parma_shim.sandbox.ports import Ports
-
-    Assemble = Callable[[Arguments], Ports]
+    from parma_shim.lifecycle.serve import Assemble
 
 
 def main(words: list[str], assemble: Assemble | None = None) -> int:

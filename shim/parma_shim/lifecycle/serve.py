@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from parma_api.status import ApiError
 from parma_api.ttrpc.server import TtrpcServer
@@ -32,10 +32,10 @@ from parma_shim.task.events import Publisher, dial_containerd
 from parma_shim.task.group import Group
 from parma_shim.task.service import TaskService, TaskServiceV3
 
-if TYPE_CHECKING:
-    from parma_shim.lifecycle.command import Assemble
-
 log = logging.getLogger(__name__)
+
+Assemble: TypeAlias = Callable[[Arguments], Ports]
+"""Gives the collaborators that the process works with."""
 
 FLUSH_DEADLINE = 2.0
 GRACE = 0.5
