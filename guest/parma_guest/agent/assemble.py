@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from parma_api.gen.parma.agent.v1 import HealthResponse, Stance
 from parma_api.ids import ContainerId
 from parma_api.policy import gate as gates
-from parma_guest.agent.containers import Containers, Facilities, no_facilities
+from parma_guest.agent.containers import Containers, FacilitiesFor, no_facilities
 from parma_guest.agent.external import External
 from parma_guest.agent.front import Back, Front, offered
 from parma_guest.agent.layout import Layout
@@ -52,7 +52,7 @@ class Parts:
     files: Callable[[str], FilesPort]
     """Writer of the pod's files, from the directory where they really are."""
     layout: Layout
-    facilities: Callable[[], Awaitable[Facilities]] = no_facilities
+    facilities: FacilitiesFor = no_facilities
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from parma_guest.agent.sandbox import Group
 from parma_guest.oci import mounts
 from parma_guest.oci.build import ContainerPlan, ProcessPlan, build_container, build_process
 from parma_guest.oci.devices import Device
+from parma_guest.oci.mounts import Propagation
 from parma_guest.oci.parse import Process
 from parma_guest.oci.resources import bounded, machine
 from parma_guest.oci.users import Identities
@@ -38,10 +39,15 @@ class Facilities:
     """What privileged containers, which the policy must allow, get besides: report device, the agent's own files."""
 
     devices: tuple[Device, ...] = ()
+    block_majors: tuple[int, ...] = ()
     binds: tuple[tuple[str, str], ...] = ()
 
 
-async def no_facilities() -> Facilities:
+FacilitiesFor = Callable[[Propagation], Awaitable[Facilities]]
+"""By what the container does for the others: who mounts file systems for them gets what that takes."""
+
+
+async def no_facilities(_propagation: Propagation) -> Facilities:
     """Where there are none."""
     return Facilities()
 
@@ -63,7 +69,7 @@ class Containers:
         group: Group,
         memory: MemoryWatch,
         context_files: Callable[[], Mapping[str, bytes]],
-        facilities: Callable[[], Awaitable[Facilities]] = no_facilities,
+        facilities: FacilitiesFor = no_facilities,
     ) -> None:
         """`context_files`: of the security context directory, as they are now."""
         self._group = group
@@ -138,8 +144,12 @@ class Containers:
         namespaces = await group.network.namespaces(share_pid=share_pid)
         shm = group.sources.shared_memory(pod)
         privileged = bool(decision.input["privileged"])
-        extra = await self._facilities() if privileged else Facilities()
-        pins = await group.sources.pin(pod, container, {s.path: s.inner for s in found})
+        extra = Facilities()
+        if privileged:
+            extra = await self._facilities(mounts.propagation(facts.mounts, privileged=True))
+        shown = {source.path: source.inner for source in found}
+        shared = mounts.propagating(facts.mounts)
+        pins = await group.sources.pin(pod, container, shown, shared)
         return ContainerPlan(
             container=container,
             process=_process_plan(document.process, facts.identities, decision, stdio, shape),
@@ -154,6 +164,7 @@ class Containers:
             context_dir=None if context_name is None else f"/{context_name}",
             pins=pins,
             devices=extra.devices,
+            block_majors=extra.block_majors,
             binds=extra.binds,
         )
 

@@ -1,4 +1,5 @@
-"""What privileged containers, which the policy must allow, get of the agent: reports, and the transcript.
+"""What privileged containers, which the policy must allow, get of the agent: reports, the transcript, and those that
+mount file systems for the others block devices.
 
 Made when the first such container is created: a group without one pays nothing for it.
 """
@@ -14,9 +15,11 @@ from parma_api.status import ApiError
 from parma_guest.agent.boot import RUN
 from parma_guest.agent.containers import Facilities
 from parma_guest.agent.policy_half import PolicyHalf
+from parma_guest.agent.volume_devices import VolumeDevices, open_volume_devices
 from parma_guest.attest.image import Image, this_image
 from parma_guest.attest.sev_guest import DEVICE
 from parma_guest.oci.devices import Device
+from parma_guest.oci.mounts import Propagation
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +33,21 @@ class RealFacilities:
     def __init__(self, policy: PolicyHalf) -> None:
         self._policy = policy
         self._lock = asyncio.Lock()
+        self._volumes: VolumeDevices | None = None
         self._binds: tuple[tuple[str, str], ...] | None = None
 
-    async def __call__(self) -> Facilities:
+    async def __call__(self, propagation: Propagation) -> Facilities:
         """What is there now."""
         async with self._lock:
             if self._binds is None:
                 self._binds = await self._open()
-        return Facilities(report_device(DEVICE), self._binds)
+            if propagation is Propagation.SHARE and self._volumes is None:
+                self._volumes = await asyncio.to_thread(open_volume_devices)
+        volumes = self._volumes if propagation is Propagation.SHARE else None
+        devices = report_device(DEVICE)
+        if volumes is None:
+            return Facilities(devices, binds=self._binds)
+        return Facilities((*devices, *volumes.nodes), volumes.block_majors, self._binds)
 
     async def _open(self) -> tuple[tuple[str, str], ...]:
         from parma_guest.attest.report_socket import ReportSocket

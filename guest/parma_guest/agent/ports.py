@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from parma_api.ids import ContainerId, SandboxId
@@ -90,9 +90,15 @@ class SourcesPort(Protocol):
     """Bind mounts of the agent's own, of the pod's files (`agent.sources`)."""
 
     async def pin(
-        self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
+        self,
+        sandbox: SandboxId,
+        container: ContainerId,
+        sources: Mapping[str, str],
+        shared: Collection[str] = (),
     ) -> Mapping[str, str]:
         """Judged source -> a path that nobody can exchange; `sources`: judged source -> path in the pod's directory.
+
+        Beneath those that are `shared`, what one container mounts the others can see.
 
         Raises KernelError (ELOOP: a link stands in the way), InvalidArgumentError.
         """
@@ -104,6 +110,10 @@ class SourcesPort(Protocol):
 
     async def last_words(self, sandbox: SandboxId, inner: str) -> bytes:
         """The end of a regular file beneath the pod's directory, a bounded number of bytes; empty if there is none."""
+        ...
+
+    def unshare(self, sandbox: SandboxId) -> None:
+        """Takes the mounts beneath shared sources away, before the scratch around them is unmounted."""
         ...
 
     def shared_memory(self, sandbox: SandboxId) -> str:

@@ -208,6 +208,8 @@ class AgentService(AgentBase):
         target = _text(judged().decision, "unmountTarget")
         self._group.storage.check_unmount_scratch(target)  # no container uses it any more
         async with self._files_lock:
+            if (sandbox := self._group.sandbox) is not None:
+                await _outlasting(asyncio.to_thread(self._group.sources.unshare, sandbox))
             if self._files is not None:
                 await _outlasting(asyncio.to_thread(self._files.release))
         await self._group.storage.unmount_scratch(target)

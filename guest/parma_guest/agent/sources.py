@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from errno import EINVAL, ENOENT
 
@@ -36,15 +36,24 @@ class Sources:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._shared: list[str] = []
 
     async def pin(
-        self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
+        self,
+        sandbox: SandboxId,
+        container: ContainerId,
+        sources: Mapping[str, str],
+        shared: Collection[str] = (),
     ) -> Mapping[str, str]:
         """See SourcesPort."""
-        return await asyncio.to_thread(self._pin, sandbox, container, sources)
+        return await asyncio.to_thread(self._pin, sandbox, container, sources, shared)
 
     def _pin(
-        self, sandbox: SandboxId, container: ContainerId, sources: Mapping[str, str]
+        self,
+        sandbox: SandboxId,
+        container: ContainerId,
+        sources: Mapping[str, str],
+        shared: Collection[str],
     ) -> Mapping[str, str]:
         if not sources:
             return {}
@@ -55,6 +64,9 @@ class Sources:
         try:
             with Beneath(self._layout.real(pod_directory(sandbox))) as tree:
                 for number, (source, inner) in enumerate(sources.items()):
+                    if source in shared and inner not in self._shared:
+                        _share(tree, inner)
+                        self._shared.append(inner)
                     pins[source] = _bind(tree, inner, f"{folder}/{number}")
         except BaseException:
             self.unpin(container)
@@ -68,6 +80,13 @@ class Sources:
             for name in os.listdir(folder):  # noqa: PTH208 (pathlib costs an import)
                 _unbind(f"{folder}/{name}")
             os.rmdir(folder)  # noqa: PTH106 (pathlib costs an import)
+
+    def unshare(self, sandbox: SandboxId) -> None:
+        """See SourcesPort."""
+        with Beneath(self._layout.real(pod_directory(sandbox))) as tree:
+            while self._shared:
+                _unshare(tree, self._shared[-1])
+                self._shared.pop()
 
     async def last_words(self, sandbox: SandboxId, inner: str) -> bytes:
         """See SourcesPort."""
@@ -118,6 +137,35 @@ def _bind(tree: Beneath, inner: str, pin: str) -> str:
     return pin
 
 
+def _share(tree: Beneath, inner: str) -> None:
+    """Make a directory a mount of its own whose mounts propagate (mount_namespaces(7)); a file stays as it is."""
+    _ensure(tree, inner)
+    fd = tree.open(inner, os.O_PATH)
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            return
+        itself = f"/proc/thread-self/fd/{fd}"
+        mount.mount(itself, itself, "", mount.MS_BIND)
+    finally:
+        os.close(fd)
+    fd = tree.open(inner, os.O_PATH)  # now the mount's root
+    try:
+        mount.mount("", f"/proc/thread-self/fd/{fd}", "", mount.MS_SHARED)
+    finally:
+        os.close(fd)
+
+
+def _unshare(tree: Beneath, inner: str) -> None:
+    fd = tree.open(inner, os.O_PATH)
+    try:
+        mount.umount_of(fd)
+    except KernelError as error:
+        if error.number != EINVAL:  # no mount of its own: it was a file
+            raise
+    finally:
+        os.close(fd)
+
+
 def _ensure(tree: Beneath, inner: str) -> None:
     if tree.exists(inner):
         return
@@ -130,6 +178,8 @@ def _ensure(tree: Beneath, inner: str) -> None:
 
 def _unbind(pin: str) -> None:
     try:
+        # Otherwise what others mounted beneath a shared source would be unmounted for them too.
+        mount.mount("", pin, "", mount.MS_REC | mount.MS_PRIVATE)
         mount.umount(pin, mount.MNT_DETACH)
     except KernelError as error:
         if error.number not in (EINVAL, ENOENT):  # made, and not bound

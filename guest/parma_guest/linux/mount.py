@@ -31,6 +31,7 @@ MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
+MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 MOUNT_ATTR_RDONLY = 1
@@ -68,6 +69,12 @@ def bind(source: str, target: str) -> None:
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2) of the mount at `target` itself, never through a link. Raises KernelError (EBUSY: in use)."""
     syscall("umount", SYS_UMOUNT2, encode(target), flags | UMOUNT_NOFOLLOW, what=target)
+
+
+def umount_of(fd: int) -> None:
+    """Take the mount whose root is `fd` away, with what is mounted on it, lazily. Raises KernelError (EINVAL)."""
+    path = f"/proc/thread-self/fd/{fd}"
+    syscall("umount", SYS_UMOUNT2, encode(path), MNT_DETACH, what=path)
 
 
 def open_tree(path: str, *, clone: bool = False, recursive: bool = False) -> int:

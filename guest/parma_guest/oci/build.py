@@ -11,7 +11,7 @@ from parma_api.policy.decision import Capabilities
 from parma_guest.linux.cgroup import CONTAINERS, Limits
 from parma_guest.oci import devices
 from parma_guest.oci.devices import Device
-from parma_guest.oci.mounts import SHM, is_bind
+from parma_guest.oci.mounts import SHM, bind_options, is_bind, propagation
 from parma_guest.oci.parse import Mount
 from parma_guest.oci.resources import oci_resources
 from parma_guest.oci.users import Identities
@@ -78,6 +78,8 @@ class ContainerPlan:
     """Judged source -> the agent's own bind mount of it, which nobody can exchange for a link."""
     devices: tuple[Device, ...] = ()
     """For privileged containers: the report device."""
+    block_majors: tuple[int, ...] = ()
+    """For privileged containers that mount for others: block devices that they may make nodes of."""
     binds: tuple[tuple[str, str], ...] = ()
     """For privileged containers: the agent's own files, (source, destination)."""
 
@@ -147,7 +149,7 @@ def _mount(mount: Mount, plan: ContainerPlan) -> dict[str, object]:
             "destination": mount.destination,
             "type": "bind",
             "source": plan.pins[mount.source],
-            "options": list(mount.options),
+            "options": bind_options(mount, privileged=plan.privileged),
         }
     if mount.destination == SHM and mount.type == "tmpfs":
         # With the pod's IPC namespace goes the pod's shared memory.
@@ -162,12 +164,12 @@ def _mount(mount: Mount, plan: ContainerPlan) -> dict[str, object]:
 
 
 def _linux(plan: ContainerPlan) -> dict[str, object]:
-    extra = plan.devices if plan.privileged else ()
+    extra, majors = (plan.devices, plan.block_majors) if plan.privileged else ((), ())
     linux: dict[str, object] = {
         "cgroupsPath": f"{CGROUP}/{plan.container}",
         "namespaces": _namespaces(plan.namespaces),
-        "resources": {**oci_resources(plan.limits), "devices": devices.rules(extra)},
-        "rootfsPropagation": "private",
+        "resources": {**oci_resources(plan.limits), "devices": devices.rules(extra, majors)},
+        "rootfsPropagation": propagation(plan.mounts, privileged=plan.privileged).value,
         "maskedPaths": [] if plan.privileged else list(MASKED_PATHS),
         "readonlyPaths": [] if plan.privileged else list(READONLY_PATHS),
     }

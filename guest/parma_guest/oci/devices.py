@@ -33,12 +33,15 @@ _STANDARD: tuple[tuple[int, int | None], ...] = (
 )  # fmt: skip
 
 
-def rules(extra: tuple[Device, ...] = ()) -> list[dict[str, object]]:
-    """`linux.resources.devices`: deny all, then the standard devices, then `extra`."""
+def rules(
+    extra: tuple[Device, ...] = (), block_majors: tuple[int, ...] = ()
+) -> list[dict[str, object]]:
+    """`linux.resources.devices`: deny all, then the standard devices, then `extra`, then whole block majors."""
     allowed = [_allow(major, minor) for major, minor in _STANDARD]
-    return [dict(_DENY_ALL), *allowed, *(_allow(d.major, d.minor) for d in extra)]
+    allowed += [_allow(device.major, device.minor) for device in extra]
+    return [dict(_DENY_ALL), *allowed, *(_allow(major, None, "b") for major in block_majors)]
 
 
-def _allow(major: int, minor: int | None) -> dict[str, object]:
-    rule: dict[str, object] = {"allow": True, "type": "c", "major": major, "access": "rwm"}
+def _allow(major: int, minor: int | None, kind: str = "c") -> dict[str, object]:
+    rule: dict[str, object] = {"allow": True, "type": kind, "major": major, "access": "rwm"}
     return rule if minor is None else {**rule, "minor": minor}

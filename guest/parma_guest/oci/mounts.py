@@ -7,6 +7,7 @@ that found a gap in a policy's rules gains nothing by it (K2, K10).
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,11 +32,23 @@ SHM: Final = "/dev/shm"  # noqa: S108 (the destination inside a container)
 _BIND: Final = ("bind", "rbind")
 _VIRTUAL: Final = frozenset({"proc", "tmpfs", "devpts", "mqueue", "sysfs", "cgroup", "cgroup2"})
 _PROPAGATION: Final = ("private", "slave", "shared", "unbindable")
+_SHARING: Final = frozenset({"shared", "rshared"})
+_RECEIVING: Final = frozenset({"slave", "rslave"})
 _BIND_OPTIONS: Final = frozenset(
     {*_BIND, "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "relatime"}
     | {*_PROPAGATION, *(f"r{word}" for word in _PROPAGATION)}
 )
 _VIRTUAL_OPTION: Final = re.compile(r"[a-z]+(=[A-Za-z0-9]{1,20})?")
+
+
+class Propagation(enum.Enum):
+    """What a container has to do with file systems that are mounted beneath its volumes later."""
+
+    PRIVATE = "private"
+    RECEIVE = "rslave"
+    """Sees what a privileged container of the pod mounts there."""
+    SHARE = "rshared"
+    """Its mounts are seen by the others: privileged containers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,27 @@ class Source:
 def is_bind(mount: Mount) -> bool:
     """Whether it shows something that is there already; for the runtime the options decide as well as the type."""
     return mount.type == "bind" or any(option in _BIND for option in mount.options)
+
+
+def propagation(mounts: Iterable[Mount], *, privileged: bool) -> Propagation:
+    """What the judged options ask for; who is not privileged cannot mount, and receives where it asks to share."""
+    asked = {option for mount in mounts if is_bind(mount) for option in mount.options}
+    if not asked & (_SHARING | _RECEIVING):
+        return Propagation.PRIVATE
+    return Propagation.SHARE if privileged and asked & _SHARING else Propagation.RECEIVE
+
+
+def propagating(mounts: Iterable[Mount]) -> frozenset[str]:
+    """Sources of binds beneath which later mounts shall be seen."""
+    words = _SHARING | _RECEIVING
+    return frozenset(m.source for m in mounts if is_bind(m) and words.intersection(m.options))
+
+
+def bind_options(mount: Mount, *, privileged: bool) -> list[str]:
+    """As the runtime gets them: only a privileged container shares."""
+    if privileged:
+        return list(mount.options)
+    return [option.replace("shared", "slave") for option in mount.options]
 
 
 def resolve(mounts: Iterable[Mount], pod: SandboxId) -> tuple[Mount, ...]:

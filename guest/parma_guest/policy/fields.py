@@ -137,7 +137,7 @@ linux.timeOffsets refused the guest keeps its own time
 linux.devices refused policies cannot describe devices; the standard ones are there
 linux.netDevices refused no interface is moved into a container
 linux.cgroupsPath constant /parma/<container id>
-linux.rootfsPropagation constant private
+linux.rootfsPropagation constant private; rslave or rshared where the judged mounts say so
 linux.maskedPaths constant the guest's list; none for privileged containers
 linux.readonlyPaths constant the guest's list; none for privileged containers
 linux.mountLabel refused the guest's kernel has no SELinux

@@ -295,7 +295,7 @@ async def test_a_judged_mount_is_pinned(ready: Driver) -> None:
         "destination": "/data",
         "type": "bind",
         "source": "/pins/sandboxMounts/data/x",
-        "options": ["rbind", "rshared", "rw"],
+        "options": ["rbind", "rslave", "rw"],
     } in built
 
 

@@ -15,7 +15,7 @@ from parma_api.status import ApiError, InvalidArgumentError
 from parma_api.volumes import pod_directory
 from parma_guest.agent.layout import Layout
 from parma_guest.agent.sources import Sources
-from parma_guest.linux.mount import MNT_DETACH, umount
+from parma_guest.linux.mount import MNT_DETACH, mount, umount
 
 POD, ONE = SandboxId("d" * 64), ContainerId("1" * 64)
 
@@ -78,6 +78,50 @@ async def test_a_file_that_a_container_made_is_shown_as_it_is(sources: Sources, 
     file.write_text("made inside")
     pins = await sources.pin(POD, ONE, {"/a": "sandboxMounts/volumes/empty-dir/a/file"})
     assert Path(pins["/a"]).read_text() == "made inside"
+
+
+def propagates(path: Path) -> bool:
+    """Whether the mount at this very path is a shared one."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        if words[4] == str(path):
+            return any(word.startswith("shared:") for word in words[6 : words.index("-")])
+    return False
+
+
+async def test_what_is_mounted_beneath_a_shared_source_is_seen_by_others(
+    sources: Sources, home: Path
+) -> None:
+    inner = "sandboxMounts/volumes/empty-dir/a"
+    pins = await sources.pin(POD, ONE, {"/a": inner}, {"/a"})
+    try:
+        assert propagates(home / inner)
+        (Path(pins["/a"]) / "volume").mkdir()
+        mount("none", str(Path(pins["/a"]) / "volume"), "tmpfs")
+        (Path(pins["/a"]) / "volume/file").write_text("mounted by one container")
+        sources.unpin(ONE)
+        assert (home / inner / "volume/file").read_text() == "mounted by one container"
+        later = await sources.pin(POD, ONE, {"/a": inner}, {"/a"})
+        assert (Path(later["/a"]) / "volume/file").exists()
+    finally:
+        sources.unshare(POD)
+    assert not propagates(home / inner)
+    assert list((home / inner / "volume").iterdir()) == []
+    sources.unshare(POD)
+
+
+async def test_a_shared_file_is_a_file(sources: Sources, home: Path) -> None:
+    pins = await sources.pin(POD, ONE, {"/h": "hosts"}, {"/h"})
+    assert "localhost" in Path(pins["/h"]).read_text()
+    assert not propagates(home / "hosts")
+    sources.unshare(POD)
+
+
+async def test_a_source_that_is_not_shared_has_no_mount_of_its_own(
+    sources: Sources, home: Path
+) -> None:
+    await sources.pin(POD, ONE, {"/a": "sandboxMounts/volumes/empty-dir/a"})
+    assert not propagates(home / "sandboxMounts/volumes/empty-dir/a")
 
 
 async def test_the_end_of_a_log(sources: Sources, home: Path) -> None:

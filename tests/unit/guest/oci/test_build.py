@@ -137,6 +137,40 @@ def test_privileged() -> None:
     assert built["mounts"][-1]["source"] == "/agent"
 
 
+def with_volume(*options: str, privileged: bool) -> Any:
+    mounts = (Mount("/data", "bind", "/judged", ("rbind", *options)),)
+    plan = replace(PLAN, mounts=mounts, privileged=privileged, block_majors=(253, 43))
+    built: Any = build_container(plan)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("word", "privileged", "root", "bind"),
+    [
+        ("rshared", True, "rshared", "rshared"),
+        ("shared", True, "rshared", "shared"),
+        ("rslave", True, "rslave", "rslave"),
+        ("rprivate", True, "private", "rprivate"),
+        ("rshared", False, "rslave", "rslave"),
+        ("shared", False, "rslave", "slave"),
+        ("rslave", False, "rslave", "rslave"),
+    ],
+)
+def test_only_a_privileged_container_shares_what_it_mounts(
+    word: str, privileged: bool, root: str, bind: str
+) -> None:
+    built = with_volume(word, "rw", privileged=privileged)
+    assert built["linux"]["rootfsPropagation"] == root
+    assert built["mounts"][0]["options"] == ["rbind", bind, "rw"]
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_block_devices_are_for_privileged_containers_only(privileged: bool) -> None:
+    rules = with_volume("rshared", privileged=privileged)["linux"]["resources"]["devices"]
+    block = [(rule["major"], rule["access"]) for rule in rules if rule.get("type") == "b"]
+    assert block == ([(253, "rwm"), (43, "rwm")] if privileged else [])
+
+
 def test_the_report_device_is_for_privileged_containers_only() -> None:
     text = str(build_container(PLAN))
     assert "sev-guest" not in text
