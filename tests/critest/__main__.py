@@ -10,6 +10,7 @@ Exit 0: every difference between the runtimes has its reason; 1: one has none, o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from parma_api.status import ApiError
 
 from . import daemon, document, images, programs, suite
-from .reasons import load
+from .reasons import find, load
 from .results import HANDLERS, Column, Results
 
 
@@ -101,14 +102,28 @@ def _run_column(
     """One process for each spec: an interrupted run loses one, and a failed spec's pods harm no other."""
     server = running.server_version()
     for number, name in enumerate(chosen, 1):
-        (outcome,) = suite.run(program, running, column.handler, [name])
-        running.sweep()
+        outcome = _run_spec(column, name, running, program)
         done = results.load(column) | {name: outcome}
         results.store(column, server, done.values())
         where = f"{server} {column.handler} {number}/{len(chosen)}"
         print(f"{where} {outcome.state} {outcome.seconds:.0f} s  {name}", flush=True)
         if outcome.state is suite.State.FAIL:
             print(f"    {outcome.message[:300]}", flush=True)
+
+
+def _run_spec(
+    column: Column, name: str, running: daemon.SuiteContainerd, program: Path
+) -> suite.Outcome:
+    """A failure without a reason gets a second attempt: on a busy machine a VM may miss a deadline."""
+    (outcome,) = suite.run(program, running, column.handler, [name])
+    running.sweep()
+    explained = find(load(), name, column.version, [outcome.message])
+    if outcome.state is not suite.State.FAIL or explained:
+        return outcome
+    print(f"    once more: {outcome.message[:300]}", flush=True)
+    (again,) = suite.run(program, running, column.handler, [name])
+    running.sweep()
+    return dataclasses.replace(again, attempts=2)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ class Outcome:
     state: State
     message: str
     seconds: float
+    attempts: int = 1
+    """How often it was run in a row; what the last one gave counts, and the document shows the number."""
 
 
 class SuiteError(Exception):

@@ -111,6 +111,10 @@ def test_a_difference_has_a_reason_or_is_shown(
     assert f"not explained: {NAME}" in found.lines
 
 
+def test_a_second_attempt_is_shown() -> None:
+    assert document._cell(Outcome(NAME, State.PASS, "", 1, attempts=2)) == "pass (2nd)"
+
+
 def test_a_failure_of_both_needs_a_reason_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
