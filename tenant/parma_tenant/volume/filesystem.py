@@ -64,7 +64,10 @@ def writable(folder: Path | None, blocks: int, beside: Path) -> Iterator[IO[byte
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise VolumeContentError(f"mke2fs: {last[:200]}: name a larger --size?")
+            reason = last.removeprefix("mke2fs: ")[:200]
+            raise VolumeContentError(
+                f"the folder does not fit (mke2fs: {reason}): name a larger --size"
+            )
         yield image
 
 
