@@ -17,6 +17,7 @@ import yaml
 
 from parma_shim.demo import images
 
+from . import testimages
 from .cluster import installation, kind
 from .cluster.home import ClusterError, Home
 from .cluster.kind import NODE, Cluster
@@ -30,7 +31,7 @@ class Lab:
     """The cluster and what tests do in it."""
 
     cluster: Cluster
-    archive: Path
+    archives: tuple[Path, ...]
     folder: Path
 
     def annotated(self, text: str, *options: str) -> str:
@@ -45,13 +46,9 @@ class Lab:
             source,
             "--offline",
         ]
-        command += [
-            "--archive",
-            self.archive,
-            "--annotate-to",
-            target,
-            *options,
-        ]
+        for archive in self.archives:
+            command += ["--archive", archive]
+        command += ["--annotate-to", target, *options]
         done = subprocess.run(
             [str(word) for word in command], capture_output=True, text=True, check=False
         )
@@ -91,7 +88,7 @@ class Lab:
         rows = self.object("events", "--field-selector", selected)["items"]
         return "\n".join(row.get("message", "") for row in rows)
 
-    def ready(self, *pods: str, seconds: int = 240) -> None:
+    def ready(self, *pods: str, seconds: int = 480) -> None:
         """Waits for pods; their events are in the error."""
         words = [f"pod/{pod}" for pod in pods]
         try:
@@ -134,16 +131,39 @@ def wait_for(check: Callable[[], T], seconds: float = 30) -> T:
         time.sleep(0.5)
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def laboratory(folder: Path) -> Lab:
+    """A cluster with Parma and the images of the tests; manifests go into `folder`. Raises ClusterError."""
     home = Home.default()
     cluster = kind.up(home)
-    archive = images.ensure(home.cache / "demo", lambda _text: None)
-    cluster.load(archive)
+    archives = (
+        images.ensure(home.cache / "demo", lambda _text: None),
+        testimages.ensure(home.cache / "demo"),
+    )
+    for archive in archives:
+        cluster.load(archive)
     installation.install(cluster, *installation.node_image())
-    yield Lab(cluster, archive, tmp_path_factory.mktemp("manifests"))
+    return Lab(cluster, archives, folder)
+
+
+_seconds: dict[str, float] = {}
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    began = time.monotonic()
+    made = laboratory(tmp_path_factory.mktemp("manifests"))
+    _seconds["cluster and installation"] = time.monotonic() - began
+    began = time.monotonic()
+    yield made
+    _seconds["tests in it"] = time.monotonic() - began
     if not os.environ.get("KEEP"):
-        kind.down(home)
+        kind.down(made.cluster.home)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long these tests took: there is a limit (20 minutes once the cluster's parts are built)."""
+    for what, seconds in _seconds.items():
+        terminalreporter.write_line(f"kubernetes: {what}: {seconds:.0f} s")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from .cluster.home import ClusterError
 from .conftest import Lab, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,9 +43,29 @@ def test_exit_code(lab: Lab) -> None:
     assert (end["exitCode"], end["reason"]) == (0, "Completed")
 
 
-@pytest.mark.xfail(reason="the guest has no call by which the termination log comes back")
 def test_termination_message(lab: Lab) -> None:
     assert ended(lab, "told")["message"] == "goodbye"
+    assert ended(lab, "fallback")["message"].strip() == "the last line of the log"
+
+
+def test_each_life_has_a_message_of_its_own(lab: Lab) -> None:
+    """The second life writes none."""
+
+    def second() -> dict[str, Any] | None:
+        status = lab.status("ending", "once")
+        found: dict[str, Any] = status.get("lastState", {}).get("terminated") or {}
+        return found if status.get("restartCount", 0) >= 2 else None
+
+    first = ended(lab, "once")
+    assert first["exitCode"] == 1
+    last = wait_for(second, 120)
+    assert last is not None
+    assert "message" not in last
+
+
+def test_a_port_that_nobody_listens_on_fails_its_probe(lab: Lab) -> None:
+    wait_for(lambda: lab.status("ending", "deaf").get("restartCount", 0) >= 1, 120)
+    assert "Liveness probe failed: dial tcp" in lab.events("ending")
 
 
 def test_logs_after_the_end(lab: Lab) -> None:
@@ -80,9 +100,10 @@ def test_probes_and_hooks(lab: Lab) -> None:
 
     wait_for(lambda: status().get("started"), 240)
     assert not status()["ready"]
-    lab.sh("probed", "ls /tmp/started; touch /tmp/ready")
+    lab.sh("probed", "ls /kept/started; touch /tmp/ready")
     wait_for(lambda: status()["ready"], 30)
     lab.sh("probed", "rm /tmp/alive")
     wait_for(lambda: status()["restartCount"] == 1, 60)
     end = wait_for(lambda: status().get("lastState", {}).get("terminated"), 30)
-    assert end["exitCode"] == 0
+    assert (end["exitCode"], end["message"]) == (0, "ended\n")
+    assert "stopping" in lab.sh("probed", "ls /kept")

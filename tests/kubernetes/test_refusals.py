@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from .cluster.kind import NODE
 from .conftest import MANIFESTS, Lab, changed, wait_for
+from .deviceplugin import RESOURCE, device_plugin
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -36,7 +38,7 @@ HOST_THINGS: dict[str, tuple[Change, str]] = {
     "pid": (lambda spec: spec.update(hostPID=True), "hostPID is not possible"),
     "ipc": (lambda spec: spec.update(hostIPC=True), "hostIPC is not possible"),
     "path": (host_path, "hostPath"),
-    "propagation": (shared_propagation, "mountPropagation"),
+    "propagation": (shared_propagation, "denied by policy"),
 }
 TAMPERED: dict[str, tuple[Change, str]] = {
     "command": (lambda spec: box(spec).update(command=["/bin/sh", "-c", "id"]), "process.command"),
@@ -83,6 +85,17 @@ def refused(lab: Lab) -> Iterator[Callable[[str, Change], str]]:
 def test_the_hosts_own_is_refused(refused: Callable[[str, Change], str], what: str) -> None:
     change, expected = HOST_THINGS[what]
     assert expected in refused(f"host-{what}", change)
+
+
+def test_a_device_is_refused(lab: Lab, refused: Callable[[str, Change], str]) -> None:
+    def wants_device(spec: dict[str, Any]) -> None:
+        box(spec)["resources"] = {"limits": {RESOURCE: "1"}}
+
+    with device_plugin(lab.cluster.root()):
+        node = "node/" + NODE
+        wait_for(lambda: lab.object(node)["status"]["allocatable"].get(RESOURCE) == "1", 60)
+        told = refused("host-device", wants_device)
+    assert "device /dev/given: the host's devices cannot be given to a utility VM" in told
 
 
 @pytest.mark.parametrize("what", TAMPERED)

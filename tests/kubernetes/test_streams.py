@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ import pytest
 from .cluster.demo import port_forward
 from .conftest import Lab, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 POD = "streams"
 OPTIONS = (
     *("--allow-exec", "box=/bin/sh", "--allow-exec", "box=/bin/sh -c exit\\ 7"),
+    *("--allow-exec", "talker=/bin/sh"),
     *("--allow-exec", "box=tar cf - /tmp/out", "--allow-exec", "box=tar -xmf - -C /tmp"),
     *("--allow-exec", "box=test -d /tmp/in", "--allow-port-forward", "6379"),
 )
@@ -59,6 +61,27 @@ def test_logs_with_time_stamps_and_since(lab: Lab) -> None:
     line = lab.cluster.kubectl("logs", POD, "-c", "box", "--timestamps", "--tail=1")
     assert line.startswith("20")
     assert "line " in line
+
+
+def has_files(lab: Lab, folder: str, number: int) -> bool:
+    return len(lab.cluster.node("ls", folder).split()) >= number
+
+
+def test_logs_are_rotated_and_nothing_is_lost(lab: Lab) -> None:
+    """`logs -f` goes on in the new file, and both turns are there line for line."""
+    uid = lab.object("pod", POD)["metadata"]["uid"]
+    folder = f"/var/log/pods/default_{POD}_{uid}/talker"
+    words = lab.cluster.kubectl_command("logs", "-f", POD, "-c", "talker")
+    with subprocess.Popen(
+        words, env={**os.environ, **lab.cluster.environment}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for turn in range(2):
+            lab.sh(POD, "touch /tmp/talk", "talker")
+            lines = [int(process.stdout.readline()) for _ in range(60000)]
+            assert lines == list(range(1, 60001))
+            wait_for(partial(has_files, lab, folder, turn + 2), 60)
+        process.terminate()
 
 
 def test_exec_gives_the_exit_code(lab: Lab) -> None:

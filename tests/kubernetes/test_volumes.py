@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Lab, wait_for
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 POD = "desk"
 OPTIONS = (
     "--profile",
@@ -84,10 +84,34 @@ def test_empty_dir_is_shared_by_the_containers(lab: Lab) -> None:
     assert wait_for(lambda: lab.sh(POD, "cat /scratch/beside") != first, 20)
 
 
-def test_a_config_map_is_refreshed(lab: Lab) -> None:
+def test_a_part_of_an_empty_dir_is_the_same_for_all(lab: Lab) -> None:
+    lab.sh(POD, "echo by-part > /part/one; echo by-whole > /scratch/part/two")
+    assert lab.sh(POD, "cat /scratch/part/one /part/two").split() == ["by-part", "by-whole"]
+    assert lab.sh(POD, "cat /mine/one /named/note", "locked").split() == ["by-part", "by-init"]
+
+
+def test_what_is_made_in_an_empty_dir_has_the_pods_group(lab: Lab) -> None:
+    for folder in ("/scratch", "/part", "/memory"):
+        assert lab.sh(POD, f"touch {folder}/made; stat -c %g {folder}/made").strip() == "2000"
+
+
+def test_an_empty_dir_in_memory_has_its_size(lab: Lab) -> None:
+    assert lab.sh(POD, "stat -f -c %T /memory").strip() == "tmpfs"
+    assert lab.sh(POD, "stat -f -c %T /scratch").strip() != "tmpfs"
+    size, block = lab.sh(POD, "stat -f -c '%b %S' /memory").split()
+    assert int(size) * int(block) == 4 << 20
+    told = lab.sh(POD, "dd if=/dev/zero of=/memory/fill bs=64k count=128 2>&1", check=False)
+    assert "No space left on device" in told
+    assert lab.sh(POD, "stat -c %s /also/fill", "locked").strip() == str(4 << 20)
+    lab.sh(POD, "rm /memory/fill")
+
+
+def test_a_config_map_and_a_secret_are_refreshed_wherever_they_are(lab: Lab) -> None:
     patch = json.dumps({"data": {"color": "green"}})
     lab.cluster.kubectl("patch", "configmap", "settings", "-p", patch)
-    assert wait_for(lambda: lab.sh(POD, "cat /settings/color") == "green", 60)
+    lab.cluster.kubectl("patch", "secret", "door", "-p", '{"stringData": {"password": "new"}}')
+    files = "/settings/color /all/color /door/password /all/password"
+    assert wait_for(lambda: lab.sh(POD, f"cat {files}") == "greengreennewnew", 60)
     assert lab.sh(POD, "cat /etc/shape") == "round"
 
 

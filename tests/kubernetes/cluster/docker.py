@@ -66,16 +66,12 @@ def start(home: Home) -> None:
         *("--add-runtime", f"bounded={_RUNTIME}", "--default-runtime", "bounded"),
     ]
     with (home.root / "dockerd.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        # Nobody's child: it goes on when this process ends.
+        detached = ["setsid", "--fork", *(str(word) for word in command)]
+        subprocess.run(detached, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
     deadline = time.monotonic() + 60
     while not _answers(home):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             raise ClusterError(f"dockerd did not come up: read {log.name}")
         time.sleep(0.2)
 

@@ -41,6 +41,11 @@ class Cluster:
         """Runs a command in the node; its standard output. Raises ClusterError."""
         return run(["docker", "exec", NODE, *words], env=self.environment, timeout=timeout)
 
+    def root(self) -> Path:
+        """The node's file system, from outside. Raises ClusterError."""
+        command = ["docker", "inspect", "--format", "{{.State.Pid}}", NODE]
+        return Path(f"/proc/{run(command, env=self.environment).strip()}/root")
+
     def load(self, archive: Path) -> None:
         """Gives the node's containerd the images of an archive. Raises ClusterError."""
         run(
@@ -57,6 +62,12 @@ def _described(image: str) -> str:
         "kind": "KubeletConfiguration",
         # A changed ConfigMap reaches its volume within this and a little more; the default is a minute.
         "syncFrequency": "10s",
+        # Logs are rotated often enough to be seen; the default is 10 MiB.
+        "containerLogMaxSize": "256Ki",
+        "containerLogMonitorInterval": "3s",
+        # A container that crashes is restarted after this at most, in place of five minutes.
+        "featureGates": {"KubeletCrashLoopBackOffMax": True},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
     }
     return json.dumps(
         {

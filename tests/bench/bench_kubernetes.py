@@ -1,0 +1,165 @@
+"""Pods of a real cluster against runc's in the same one: to Ready by phase, ten at once, memory, a probe by exec."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.bench.row import Row, Rows, in_turns, row
+from tests.kubernetes.cluster import kind
+from tests.kubernetes.conftest import MANIFESTS, Lab, laboratory, wait_for
+
+ROUNDS: Final = 5
+EXECS: Final = 20
+CROWD: Final = 10
+_CLASS: Final = "runtimeClassName: parma"
+# One line for each change.
+_CONDITIONS: Final = '{.metadata.name} {.status.conditions[?(@.status=="True")].type}{"\\n"}'
+_PHASES: Final = {
+    "scheduled": "PodScheduled",
+    "sandbox": "PodReadyToStartContainers",
+    "containers": "Ready",
+}
+"""What has come true at a phase's end."""
+
+
+def manifest(lab: Lab, name: str, runtime: str) -> str:
+    """The plain pod under a name, by that runtime."""
+    text = (MANIFESTS / "plain.yaml").read_text().replace("name: plain", f"name: {name}")
+    if runtime == "runc":
+        return text.replace(f"  {_CLASS}\n", "")
+    return lab.annotated(text, "--allow-exec", "/bin/sh", "--allow-exec", "/bin/true")
+
+
+@contextmanager
+def conditions(lab: Lab, name: str, seen: dict[str, float]) -> Iterator[None]:
+    """Notes when each condition of the pod was first told to a watcher, until all are there."""
+    words = ("get", "pods", "--watch", "-o", f"jsonpath={_CONDITIONS}")
+    environment = {**os.environ, **lab.cluster.environment}
+    command = lab.cluster.kubectl_command(*words)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield
+            assert process.stdout is not None
+            while not seen.keys() >= set(_PHASES.values()):
+                told, *true = process.stdout.readline().split()
+                if told == name:
+                    for condition in true:
+                        seen.setdefault(condition, time.monotonic())
+        finally:
+            process.terminate()
+
+
+def start(lab: Lab, name: str, text: str) -> dict[str, float]:
+    """Seconds of each phase, and of all."""
+    seen: dict[str, float] = {}
+    with conditions(lab, name, seen):
+        time.sleep(1)  # the watch is there
+        began = time.monotonic()
+        lab.apply(text)
+    found, last = {}, began
+    for phase, condition in _PHASES.items():
+        found[phase], last = max(seen[condition] - last, 0.0), max(seen[condition], last)
+    return {"all": last - began, **found}
+
+
+def starts(lab: Lab) -> Rows:
+    taken: dict[str, list[dict[str, float]]] = {"parma": [], "runc": []}
+    for number in range(1 + ROUNDS):  # the first converts layers and is dropped
+        for runtime, found in taken.items():
+            text = manifest(lab, f"timed-{runtime}", runtime)
+            times = start(lab, f"timed-{runtime}", text)
+            lab.delete(text)
+            if number:
+                found.append(times)
+    ours, theirs = taken["parma"], taken["runc"]
+    return [
+        row(
+            "kubernetes.start" + ("" if phase == "all" else f".{phase}"),
+            "s",
+            [times[phase] for times in ours],
+            "runc",
+            [max(times[phase], 0.001) for times in theirs],
+        )
+        for phase in ("all", *_PHASES)
+    ]
+
+
+def at_once(lab: Lab) -> Rows:
+    found = {}
+    for runtime in ("parma", "runc"):
+        texts = [manifest(lab, f"crowd-{runtime}-{n}", runtime) for n in range(CROWD)]
+        text = "---\n".join(texts)
+        began = time.monotonic()
+        lab.apply(text)
+        lab.ready(*(f"crowd-{runtime}-{n}" for n in range(CROWD)), seconds=900)
+        found[runtime] = time.monotonic() - began
+        lab.delete(text, seconds=300)
+    return [row(f"kubernetes.{CROWD}_at_once", "s", [found["parma"]], "runc", [found["runc"]])]
+
+
+def resident(lab: Lab, pattern: str) -> list[float]:
+    """MiB of each process whose command line has the pattern."""
+    script = f"for p in $(pgrep -f '{pattern}'); do grep VmRSS /proc/$p/status; done"
+    return [int(found) / 1024 for found in re.findall(r"\d+", lab.cluster.node("sh", "-c", script))]
+
+
+def running(lab: Lab) -> Rows:
+    """Of one pod of each kind that runs: memory and execs."""
+    texts = {runtime: manifest(lab, f"still-{runtime}", runtime) for runtime in ("parma", "runc")}
+    text = "---\n".join(texts.values())
+    lab.apply(text)
+    lab.ready(*(f"still-{runtime}" for runtime in texts))
+    try:
+        shim = resident(lab, "containerd-shim-parma-v2 -namespace")
+        other = resident(lab, "containerd-shim-runc-v2 -namespace")
+        machine = resident(lab, "qemu-system-x86_64 -name parma")
+        words = lab.sh("still-parma", "cat /proc/meminfo")
+        total, available = (
+            int(number) / 1024 for number in re.findall(r"(?:MemTotal|MemAvailable): *(\d+)", words)
+        )
+        commands = {runtime: probe(lab, f"still-{runtime}") for runtime in texts}
+        ours, theirs = in_turns(
+            EXECS, lambda: inside(lab, commands["parma"]), lambda: inside(lab, commands["runc"])
+        )
+        return [
+            row("kubernetes.memory.shim", "MiB", shim, "runc's shim", [statistics.median(other)]),
+            row("kubernetes.memory.qemu", "MiB", machine, "the guest's memory", [total]),
+            row(
+                "kubernetes.memory.guest", "MiB", [total - available], "the guest's memory", [total]
+            ),
+            row("kubernetes.exec", "s", ours, "runc", theirs),
+        ]
+    finally:
+        lab.delete(text)
+
+
+def probe(lab: Lab, pod: str) -> str:
+    """The container that an exec goes to."""
+    identity = wait_for(lambda: lab.status(pod, "box").get("containerID", ""))
+    return str(identity).removeprefix("containerd://")
+
+
+def inside(lab: Lab, container: str) -> None:
+    """What the kubelet does for a probe, by the same call."""
+    lab.cluster.node("crictl", "exec", "--sync", container, "/bin/true")
+
+
+def run() -> Rows:
+    """Rows for `make bench`."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab = laboratory(Path(folder))
+        try:
+            rows: list[Row] = [*starts(lab), *running(lab), *at_once(lab)]
+            return rows
+        finally:
+            if not os.environ.get("KEEP"):
+                kind.down(lab.cluster.home)
