@@ -46,6 +46,9 @@ kind: env ## Parma in a Kubernetes cluster, shown; KEEP=1 leaves the cluster
 test-kubernetes: env ## the tests in a cluster
 	@$(PYTEST) -m kubernetes tests/kubernetes
 
+soak: env ## the long tests in a cluster: a hundred restarts, a hundred pods, a token's renewal
+	@$(PY) -m tests.kubernetes.soak $(SOAK)
+
 bench: env ## what things cost, as a table and bench.json; 1 if a limit is not held
 	@$(PY) -m tests.bench
 
@@ -64,4 +67,4 @@ clean: ## removes what the other targets made (the cache outside the tree too)
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 	@rm -rf "$${PARMA_CACHE:-$$HOME/.cache/parma}"
 
-.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes critest bench prove requirements clean
+.PHONY: help env env-host uvm measurement demo test test-fast lint proto kind test-kubernetes critest soak bench prove requirements clean
