@@ -104,12 +104,6 @@ def _memory(destination: str) -> Object:
 
 def _volume(mount: Object, destination: str, source: str, host_paths: HostPaths) -> HostVolume:
     where = f"mount at {destination[:100]}"
-    propagation = _PROPAGATION.intersection(texts(mount, "options"))
-    if propagation:
-        raise RefusedError(
-            f"{where}: mountPropagation ({min(propagation)}) needs the host's own mounts, "
-            "which a utility VM does not see"
-        )
     volume = volume_of(source)
     if volume.kind is VolumeKind.REFUSED and host_paths is HostPaths.COPY:
         volume = host_copy(source)
@@ -117,6 +111,12 @@ def _volume(mount: Object, destination: str, source: str, host_paths: HostPaths)
         raise RefusedError(
             f"{where}: {source[:200]} is the host's own (hostPath, or a volume that is not content): a utility VM "
             "gets ConfigMaps, secrets, projected volumes and emptyDir"
+        )
+    propagation = _PROPAGATION.intersection(texts(mount, "options"))
+    if propagation and volume.kind is not VolumeKind.SCRATCH:
+        raise RefusedError(
+            f"{where}: mountPropagation ({min(propagation)}) is possible in an emptyDir only: the host's own mounts "
+            "a utility VM does not see"
         )
     if any(part in ("", ".", "..") for part in volume.name.split("/")[1:]):
         raise RefusedError(f"{where}: {source[:200]} is no plain path")

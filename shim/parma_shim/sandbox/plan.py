@@ -22,7 +22,6 @@ from parma_shim.sandbox.mounts import HostVolume, network_files, plan_mounts
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 _HOST_NAMESPACES = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
-_SHARED_ROOT = frozenset({"shared", "rshared", "slave", "rslave"})
 _EVERYTHING = frozenset({"CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"})
 """No container has all of these but a privileged one."""
 MAX_HOSTNAME = 64
@@ -150,8 +149,6 @@ def _refuse_host_things(document: Object, linux: Object) -> None:
             f"device {text(devices[0], 'path')[:100]}: the host's devices cannot be given to a utility VM; for "
             "privileged containers set privileged_without_host_devices = true in containerd's handler"
         )
-    if text(linux, "rootfsPropagation") in _SHARED_ROOT:
-        raise RefusedError("mountPropagation needs the host's own mounts, which a VM does not see")
     hooks = member(document, "hooks")
     if any(hooks.values()):
         raise RefusedError("hooks are not run: they are programs of the host's inside the guest")

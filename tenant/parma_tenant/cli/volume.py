@@ -58,7 +58,8 @@ def create(
 
     OUT tells nothing without the key and can be stored anywhere. The key also holds all that a group needs to open it,
     so nothing is read from OUT that its owner could have changed: give it to a broker, and destroy the file. No
-    device-mapper, no root and no VM is needed. While it works, the plaintext lies beside OUT in temporary files that nobody else can read.
+    device-mapper, no root and no VM is needed. While it works, the plaintext lies beside OUT in temporary files that
+    nobody else can read.
 
     Example: parma volume create model.blob --from model/ --key model.jwk && parma broker key import model --jwk
     model.jwk --release-policy policy.json --broker https://broker.example:8443

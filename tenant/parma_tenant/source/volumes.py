@@ -22,6 +22,7 @@ _CONTENT: Final = {
     "downwardAPI": "kubernetes.io~downward-api",
 }
 """Always mounted read-only, whatever the mount says."""
+_PROPAGATION: Final = {"None": "rprivate", "HostToContainer": "rslave", "Bidirectional": "rshared"}
 _SCRATCH: Final = "kubernetes.io~empty-dir"
 _POD: Final = "/kubelet/pods/uid"
 TERMINATION_LOG: Final = "/dev/termination-log"
@@ -82,8 +83,6 @@ def _rule(
     name = mount.text("name")
     if name not in volumes:
         mount.fail(f"the pod has no volume {name}", "name")
-    if mount.text("mountPropagation", "None") != "None":
-        mount.fail("mount propagation needs the host's own mounts", "mountPropagation")
     if mount.text("recursiveReadOnly", "Disabled") != "Disabled":
         mount.fail("recursive read-only mounts are not offered", "recursiveReadOnly")
     plugin = volumes[name]
@@ -101,7 +100,21 @@ def _rule(
         volume.policy_source,
         read_only=read_only,
         part=part,
+        propagation=_propagation(mount, plugin),
     )
+
+
+def _propagation(mount: Fields, plugin: str) -> str:
+    """containerd's word for it. Raises SourceError."""
+    wanted = mount.text("mountPropagation", "None")
+    if wanted not in _PROPAGATION:
+        mount.fail(f"one of {', '.join(_PROPAGATION)}", "mountPropagation")
+    if wanted != "None" and plugin != _SCRATCH:
+        mount.fail(
+            "mount propagation is possible in an emptyDir only: the host's own mounts a VM does not see",
+            "mountPropagation",
+        )
+    return _PROPAGATION[wanted]
 
 
 def _part(mount: Fields, known: Mapping[str, Text]) -> Text | None:
@@ -133,11 +146,18 @@ def _part(mount: Fields, known: Mapping[str, Text]) -> Text | None:
     return expanded
 
 
-def _bind(destination: str, source: str, *, read_only: bool, part: Text | None = None) -> MountRule:
+def _bind(
+    destination: str,
+    source: str,
+    *,
+    read_only: bool,
+    part: Text | None = None,
+    propagation: str = "rprivate",
+) -> MountRule:
     prefix, _, path = source.partition("://")
     inner = part.pattern if part is not None else ""
     access = "ro" if read_only else "rw"
-    options = ("rbind", "rprivate", access)
+    options = ("rbind", propagation, access)
     example = ""
     if part is not None and part.literal is None:
         example = f"{prefix}://{path}{part.example}"

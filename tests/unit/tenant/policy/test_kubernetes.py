@@ -224,6 +224,17 @@ def test_mounts_are_those_of_kubelet() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("wanted", "option"),
+    [("None", "rprivate"), ("HostToContainer", "rslave"), ("Bidirectional", "rshared")],
+)
+def test_mounts_propagate_in_an_empty_dir(wanted: str, option: str) -> None:
+    mounts = [{"name": "e", "mountPath": "/e", "mountPropagation": wanted}]
+    spec = container({"volumeMounts": mounts}, {"volumes": [{"name": "e"}]})
+    rule = MountRule("/e", "sandbox:///volumes/empty-dir/e", ("rbind", option, "rw"))
+    assert spec.mounts[0] == rule
+
+
 def test_parts_of_an_empty_dir_are_shared_by_name() -> None:
     volumes = [{"name": "e"}, {"name": "c", "configMap": {"name": "m"}}]
     env = [
@@ -356,8 +367,13 @@ def test_seccomp_needs_a_digest() -> None:
                     {"name": "e", "mountPath": "/n", "mountPropagation": "Bidirectional"}
                 ]
             },
+            {"volumes": [{"name": "e", "configMap": {"name": "m"}}]},
+            "in an emptyDir only",
+        ),
+        (
+            {"volumeMounts": [{"name": "e", "mountPath": "/n", "mountPropagation": "Both"}]},
             {"volumes": [{"name": "e"}]},
-            "propagation",
+            "one of None, HostToContainer, Bidirectional",
         ),
         (
             {"volumeDevices": [{"name": "e", "devicePath": "/n"}]},
