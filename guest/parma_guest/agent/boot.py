@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from parma_guest.agent.assemble import Agent
     from parma_guest.agent.policy_half import PolicyHalf
 
-OPA: Final = "/usr/bin/opa"
-BUNDLES: Final = "/usr/share/parma/bundle"
-RUN: Final = "/run/parma"
 _SEARCH_SECONDS: Final = 10.0
 
 

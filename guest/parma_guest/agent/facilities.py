@@ -12,8 +12,8 @@ import os
 import stat
 
 from parma_api.status import ApiError
-from parma_guest.agent.boot import RUN
 from parma_guest.agent.containers import Facilities
+from parma_guest.agent.places import RUN
 from parma_guest.agent.policy_half import PolicyHalf
 from parma_guest.agent.volume_devices import VolumeDevices, open_volume_devices
 from parma_guest.attest.image import Image, this_image

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from parma_api.policy.gate import Gate
 from parma_api.policy.opa import OpaLoader
-from parma_guest.agent.boot import BUNDLES, OPA, RUN
 from parma_guest.agent.hostlog import HostLog, install
+from parma_guest.agent.places import BUNDLES, OPA, RUN
 from parma_guest.agent.policy_setup import PolicySetup
 from parma_guest.agent.transcript import Transcript
 from parma_guest.attest import choose

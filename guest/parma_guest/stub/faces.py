@@ -7,8 +7,8 @@ import os
 from typing import Final
 
 from parma_api.status import FailedPreconditionError
-from parma_guest.agent.boot import RUN
 from parma_guest.agent.hostlog import say
+from parma_guest.agent.places import RUN
 from parma_guest.attest.sev_guest import DEVICE
 from parma_guest.linux.modules import load, load_groups
 from parma_guest.stub import device, tsm_mount
