@@ -31,6 +31,13 @@ SKR_COMMAND = ("/usr/bin/python3", "-I", "-S", "/usr/bin/parma-skr")
 HOME = "usr/lib/parma"
 SKR_PARTS = ("claims", "release", "services", "verify", "sidecar/__init__.py", "sidecar/skr")
 """What of parma_tenant the key-release sidecar consists of."""
+VOLUME = "parma.example/volume:1"
+VOLUME_COMMAND = ("/usr/bin/python3", "-I", "-S", "/usr/bin/parma-volume")
+VOLUME_PARTS = (
+    "sidecar/__init__.py", "sidecar/volume", "sidecar/skr/__init__.py", "sidecar/skr/client.py",
+    "volume/__init__.py", "volume/key.py", "volume/release.py",
+)  # fmt: skip
+"""What the encrypted volume sidecar consists of."""
 _SUITE = "trixie"
 _TAKE = ("usr/bin/python3.13", "usr/bin/python3", "usr/lib64", "usr/lib/x86_64-linux-gnu")
 _ETC = ("passwd", "group", "nsswitch.conf", "hosts", "ld.so.cache")
@@ -38,11 +45,11 @@ _SITE = (
     "aiohappyeyeballs aiohttp aiosignal attr attrs frozenlist idna multidict propcache yarl typing_extensions.py"
     " cryptography cryptography.libs _cffi_backend* multidict* __pycache__"
 ).split()
-_LAUNCHER = b"""\
+_LAUNCHER = """\
 import sys
 sys.dont_write_bytecode = True
 sys.path[:0] = ["/usr/lib/parma", "/usr/lib/parma/site"]
-from parma_tenant.sidecar.skr.main import main
+from parma_tenant.sidecar.{name}.main import main
 sys.exit(main())
 """
 _DROP = ("**/py.typed", "**/*.proto", "**/*.md", "**/__pycache__")
@@ -144,29 +151,37 @@ def _inside(path: Path) -> Iterable[Path]:
     return path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
 
 
-def skr_image(home: Path) -> Image:
-    """The key-release sidecar."""
+def sidecar_images(home: Path) -> tuple[Image, ...]:
+    """Key release and encrypted volumes; they have the layers beneath in common."""
     tree = python_tree(home)
-    launcher = Entry("usr/bin/parma-skr", 0o755, _LAUNCHER)
-    layers = (python_layer(tree), roots_layer(), parma_layer(tree, SKR_PARTS, launcher))
-    return Image(SKR, layers, ImageConfig(SKR_COMMAND))
+    below = (python_layer(tree), roots_layer())
+    return (
+        Image(SKR, (*below, _parma(tree, "skr", SKR_PARTS)), ImageConfig(SKR_COMMAND)),
+        Image(VOLUME, (*below, _parma(tree, "volume", VOLUME_PARTS)), ImageConfig(VOLUME_COMMAND)),
+    )
+
+
+def _parma(tree: Path, name: str, parts: Sequence[str]) -> bytes:
+    text = _LAUNCHER.format(name=name).encode()
+    return parma_layer(tree, parts, Entry(f"usr/bin/parma-{name}", 0o755, text))
 
 
 def ensure(home: Path) -> Path:
     """The archive in the cache `home`, built when it is missing or its sources have changed."""
     sources = cache.source_files(
         TREE / "api/parma_api",
-        *(TREE / "tenant/parma_tenant" / name for name in SKR_PARTS),
+        *(TREE / "tenant/parma_tenant" / name for name in (*SKR_PARTS, *VOLUME_PARTS)),
         TREE / "guest/image",
         Path(__file__),
     )
-    archive = home / "sidecars" / f"skr-{cache.digest_files(sources, TREE)[:16]}.tar"
+    archive = home / "sidecars" / f"sidecars-{cache.digest_files(sources, TREE)[:16]}.tar"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
-        image = skr_image(home)
-        for old in archive.parent.glob("skr-*.tar"):
-            old.unlink(missing_ok=True)
-        write_archive([image], archive)
+        images = sidecar_images(home)
+        for pattern in ("skr-*.tar", "sidecars-*.tar"):
+            for old in archive.parent.glob(pattern):
+                old.unlink(missing_ok=True)
+        write_archive(images, archive)
     return archive
 
 

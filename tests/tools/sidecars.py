@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tenant/sidecars"))
 
-from sidecar_images import SKR, SKR_COMMAND, ensure
+from sidecar_images import SKR, SKR_COMMAND, VOLUME, VOLUME_COMMAND, ensure
 
-__all__ = ["SKR", "SKR_COMMAND", "ensure"]
+__all__ = ["SKR", "SKR_COMMAND", "VOLUME", "VOLUME_COMMAND", "ensure"]
