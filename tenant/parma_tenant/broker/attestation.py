@@ -11,6 +11,7 @@ from typing import Any, Final
 from parma_api.snp.bits import PolicyBit
 from parma_api.snp.report import SIZE, Report, parse
 from parma_api.status import InvalidArgumentError, PermissionDeniedError
+from parma_tenant.broker.collateral import Gathered
 from parma_tenant.broker.evidence import Submission
 from parma_tenant.broker.freshness import Challenges
 from parma_tenant.claims.encoding import from_b64url
@@ -43,7 +44,7 @@ class AttestationService:
     challenges: Challenges
     clock: Callable[[], float]
 
-    def claims(self, submission: Submission) -> dict[str, Any]:
+    def claims(self, submission: Submission, gathered: Gathered) -> dict[str, Any]:
         """What the evidence proves. Raises RefusedError, InvalidArgumentError."""
         if len(submission.report) != SIZE:
             raise RefusedError(f"refused: report.length: a report has {SIZE} bytes")
@@ -52,7 +53,7 @@ class AttestationService:
         # The second half is free: groups put their transcript's head there.
         bound = report_data_of(submission.runtime.data, report.report_data[32:])
         verification = verify(
-            Evidence(submission.report, (submission.certificates,)),
+            Evidence(submission.report, gathered.certificates, gathered.crls),
             datetime.datetime.fromtimestamp(self.clock(), datetime.UTC),
             replace(self.rules.expectation, report_data=(bound,)),
             self.rules.roots,

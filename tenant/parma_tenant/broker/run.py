@@ -12,7 +12,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,12 +22,16 @@ from aiohttp import web
 from parma_api.status import FailedPreconditionError, InvalidArgumentError
 from parma_tenant.broker.attestation import AttestationService, Rules
 from parma_tenant.broker.authority import Authority, load_authority
+from parma_tenant.broker.collateral import AsSent, Collateral, FromService
 from parma_tenant.broker.database import Database, open_database
 from parma_tenant.broker.freshness import Challenges
 from parma_tenant.broker.limits import RateLimit
 from parma_tenant.broker.server import make_app
 from parma_tenant.broker.service import Broker
 from parma_tenant.broker.vault import Master, Vault, load_secret
+from parma_tenant.services.certificates import CertificateKeeper, CertificateService, Kind
+from parma_tenant.services.revocation import RevocationKeeper
+from parma_tenant.services.upstream import Timing, upstream
 
 _log = logging.getLogger("parma.broker")
 MASTER: Final = "master.key"
@@ -41,7 +45,7 @@ _SHUTDOWN_SECONDS: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`database` None: a file in `state`. `issuer` None: the address listened on. `rate`: requests a second of one
-    peer.
+    peer. `certificate_service`: the URL of AMD's key service or a mirror; None: groups send what is needed.
     """
 
     state: Path
@@ -53,6 +57,7 @@ class Settings:
     rate: float = 20.0
     burst: int = 60
     use_tls: bool = True
+    certificate_service: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +90,13 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         authority = await asyncio.to_thread(load_authority, vault, hosts)
         _write(state / ROOT, authority.root_pem())
         challenges = Challenges(secret, time.time)
-        attestation = AttestationService(settings.rules, challenges, time.time)
+        collateral = await stack.enter_async_context(_collateral(settings))
+        attestation = AttestationService(
+            _with_lists(settings.rules, collateral), challenges, time.time
+        )
         broker = Broker(issuer, authority, attestation, vault)
         limit = RateLimit(settings.rate, settings.burst, time.monotonic)
-        app = make_app(broker, admin.hex().encode(), limit)
+        app = make_app(broker, collateral, admin.hex().encode(), limit)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -107,6 +115,27 @@ async def serve(settings: Settings, started: asyncio.Future[Running] | None = No
         if started is not None:
             started.set_result(about)
         await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def _collateral(settings: Settings) -> AsyncIterator[Collateral]:
+    url = settings.certificate_service
+    if url is None:
+        yield AsSent()
+        return
+    if not url.startswith(("https://", "http://")):
+        raise InvalidArgumentError(
+            "--certificate-service is a URL, such as https://kdsintf.amd.com"
+        )
+    service = CertificateService(Kind.AMD, url)
+    async with upstream(None, "parma-broker", Timing(one=10.0, all=20.0)) as client:
+        lists = RevocationKeeper(service.amd_base(), client, settings.rules.roots)
+        yield FromService(CertificateKeeper(service, client), lists)
+
+
+def _with_lists(rules: Rules, collateral: Collateral) -> Rules:
+    required = rules.expectation.require_crl or collateral.required
+    return Rules(replace(rules.expectation, require_crl=required), rules.roots)
 
 
 def _open(settings: Settings) -> Database:

@@ -26,7 +26,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from parma_api.status import ApiError, Code, InvalidArgumentError, RemoteError
-from parma_tenant.broker.evidence import MAX_BODY
+from parma_tenant.broker.collateral import Collateral
+from parma_tenant.broker.evidence import MAX_BODY, read_submission
 from parma_tenant.broker.limits import RateLimit
 from parma_tenant.broker.service import Broker
 
@@ -47,9 +48,11 @@ _STATUS: Final = {
 }
 
 
-def make_app(broker: Broker, admin_token: bytes, limit: RateLimit) -> web.Application:
+def make_app(
+    broker: Broker, collateral: Collateral, admin_token: bytes, limit: RateLimit
+) -> web.Application:
     """The application; `admin_token` as it is sent."""
-    return _Server(broker, admin_token, limit).application()
+    return _Server(broker, collateral, admin_token, limit).application()
 
 
 def status_of(error: ApiError) -> int:
@@ -58,8 +61,11 @@ def status_of(error: ApiError) -> int:
 
 
 class _Server:
-    def __init__(self, broker: Broker, admin_token: bytes, limit: RateLimit) -> None:
+    def __init__(
+        self, broker: Broker, collateral: Collateral, admin_token: bytes, limit: RateLimit
+    ) -> None:
         self._broker = broker
+        self._collateral = collateral
         self._admin = hashlib.sha256(admin_token).digest()
         self._limit = limit
         self._slots = asyncio.Semaphore(_AT_A_TIME)
@@ -119,7 +125,9 @@ class _Server:
         _api_version(request)
         if request.match_info["kind"].lower() != "sevsnpvm":
             raise RemoteError(Code.NOT_FOUND, "only SevSnpVm is attested here")
-        answer = await self._run(self._broker.attest, await request.read())
+        submission = await self._run(read_submission, await request.read())
+        gathered = await self._collateral.gather(submission)
+        answer = await self._run(self._broker.attest, submission, gathered)
         _log.info("attested")
         return web.json_response(answer)
 
@@ -183,7 +191,8 @@ def _api_version(request: web.Request) -> str:
 
 def _error(status: int, code: str, message: str) -> web.Response:
     document = {"error": {"code": code, "message": _printable(message)}}
-    return web.json_response(document, status=status)
+    headers = {"Retry-After": "1"} if status in (429, 503) else None
+    return web.json_response(document, status=status, headers=headers)
 
 
 def _printable(text: str) -> str:

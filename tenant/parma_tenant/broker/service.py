@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from parma_api.status import InvalidArgumentError, PermissionDeniedError
 from parma_tenant.broker.attestation import STUB_CLAIM, AttestationService
 from parma_tenant.broker.authority import Authority
-from parma_tenant.broker.evidence import read_submission
+from parma_tenant.broker.collateral import Gathered
+from parma_tenant.broker.evidence import Submission
 from parma_tenant.broker.vault import StoredKey, Vault, check_name, new_version
 from parma_tenant.claims.encoding import canonical_json, from_b64url, read_object, to_b64url
 from parma_tenant.claims.keys import read_rsa, rsa_jwk
@@ -54,9 +55,9 @@ class Broker:
         """A nonce; runtime data that carries it is fresh."""
         return {"nonce": to_b64url(self.attestation.challenges.new())}
 
-    def attest(self, body: bytes) -> dict[str, Any]:
+    def attest(self, submission: Submission, gathered: Gathered) -> dict[str, Any]:
         """A token for evidence that holds. Raises RefusedError, InvalidArgumentError."""
-        claims = self.attestation.claims(read_submission(body))
+        claims = self.attestation.claims(submission, gathered)
         now = int(self.clock())
         token = {
             "iss": self.issuer,

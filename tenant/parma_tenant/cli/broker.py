@@ -50,6 +50,12 @@ _FILE = click.Path(path_type=Path)
     "--trust-root", type=_FILE, multiple=True, help="A root besides AMD's: a stub's. Tokens say so."
 )
 @click.option(
+    "--certificate-service",
+    metavar="URL",
+    help="AMD's key service or a mirror: for certificates that groups do not send, and for revocation lists, which are"
+    " required then.",
+)
+@click.option(
     "--rate",
     type=click.FloatRange(0.1, 1e6),
     default=20.0,
@@ -69,6 +75,7 @@ def broker(
     issuer: str | None,
     expect: Path | None,
     trust_root: tuple[Path, ...],
+    certificate_service: str | None,
     rate: float,
     plain: bool,
     as_json: bool,
@@ -95,7 +102,16 @@ def broker(
     host, port = host_and_port(listen, "--listen")
     rules = Rules(expectation, roots_of(trust_root))
     settings = Settings(
-        state, host, port, rules, database, issuer, rate, int(rate * 3) + 1, use_tls=not plain
+        state,
+        host,
+        port,
+        rules,
+        database,
+        issuer,
+        rate,
+        int(rate * 3) + 1,
+        use_tls=not plain,
+        certificate_service=certificate_service,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     asyncio.run(_serve(settings, as_json=as_json, stub=bool(trust_root)))

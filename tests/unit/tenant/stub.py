@@ -46,13 +46,16 @@ class StubPsp:
 
 
 @contextmanager
-def stub_psp(folder: Path, authority: Path, host_data: bytes = HOST_DATA) -> Iterator[StubPsp]:
+def stub_psp(
+    folder: Path, authority: Path, host_data: bytes = HOST_DATA, **more: object
+) -> Iterator[StubPsp]:
     """A process with these launch values; `authority` is the folder of its root, made when there is none."""
     ours, theirs = socket.socketpair()
     values = {
         "measurement": MEASUREMENT.hex(),
         "host_data": host_data.hex(),
         "folder": str(authority),
+        **more,
     }
     with ExitStack() as stack:
         process = stack.enter_context(

@@ -18,7 +18,7 @@ from tests.unit.tenant.broker.conftest import Client, broker, group_key
 from tests.unit.tenant.stub import StubPsp
 
 __all__ = ["broker", "group_key"]
-QUICK = Timing(one=5.0, all=20.0, pause=0.01, longest_pause=0.05)
+QUICK = Timing(one=60.0, all=100.0, pause=0.01, longest_pause=0.05)
 
 
 @dataclass
