@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from parma_api.status import ApiError
 from parma_tenant.services.upstream import Timing
 from parma_tenant.sidecar.skr.main import serving
 from parma_tenant.sidecar.skr.options import Options
@@ -59,3 +60,27 @@ async def skr(broker: Client, psp: StubPsp, tmp_path: Path) -> AsyncIterator[Con
 def endpoints(broker: Client, kid: str) -> dict[str, str]:
     host = broker.about.issuer.removeprefix("https://")
     return {"maa_endpoint": host, "akv_endpoint": f"https://{host}/", "kid": kid}
+
+
+class Source:
+    """A report device whose TCB, certificates and health the test sets."""
+
+    def __init__(self, *launches: StubPsp) -> None:
+        self.launches, self.now, self.asked = launches, 0, 0
+        self.table: bytes = launches[0].certificates
+        self.after: int | None = None
+        self.error: ApiError | None = None
+
+    async def report(self, report_data: bytes) -> bytes:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        if self.after is not None and self.asked > self.after:
+            self.now = 1
+        return await self.launches[self.now].source.report(report_data)
+
+    async def certificates(self) -> bytes:
+        return self.table
+
+    async def supplier(self, _report: object) -> bytes:
+        return await self.certificates()
