@@ -16,9 +16,7 @@ from parma_tenant.sidecar.volume.kernel import KernelError, ioctl, kernel_call
 
 CONTROL: Final = "/dev/mapper/control"
 NODES: Final = Path("/dev/parma-volumes")
-_HINT: Final = (
-    "must the policy allow this container to be privileged, and to share a mount (rshared)?"
-)
+_HINT: Final = "the policy must let this container be privileged, with CAP_SYS_ADMIN, and share a mount (rshared)"
 _PATIENCE: Final = 10.0
 
 
