@@ -33,6 +33,7 @@ from parma_tenant.broker.service import Broker
 
 _log = logging.getLogger("parma.broker")
 _API_VERSION: Final = re.compile(r"[0-9][0-9.-]{1,15}(-?preview(\.[0-9])?)?")
+BODY_SECONDS: Final = 30.0
 _AT_A_TIME: Final = 8
 _WAITING: Final = 256
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -42,6 +43,7 @@ _STATUS: Final = {
     Code.UNAUTHENTICATED: 401,
     Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
+    Code.DEADLINE_EXCEEDED: 408,
     Code.ALREADY_EXISTS: 409,
     Code.RESOURCE_EXHAUSTED: 429,
     Code.UNAVAILABLE: 503,
@@ -125,7 +127,7 @@ class _Server:
         _api_version(request)
         if request.match_info["kind"].lower() != "sevsnpvm":
             raise RemoteError(Code.NOT_FOUND, "only SevSnpVm is attested here")
-        submission = await self._run(read_submission, await request.read())
+        submission = await self._run(read_submission, await _body(request))
         gathered = await self._collateral.gather(submission)
         answer = await self._run(self._broker.attest, submission, gathered)
         _log.info("attested")
@@ -146,7 +148,7 @@ class _Server:
 
     async def _release(self, request: web.Request) -> web.Response:
         version, (name, number) = _api_version(request), _named(request)
-        body = await request.read()
+        body = await _body(request)
         answer = await self._run(self._broker.release, name, number, body, version)
         _log.info("released %s", name)
         return web.json_response(answer)
@@ -155,7 +157,7 @@ class _Server:
         self._require_admin(request)
         _api_version(request)
         name, _ = _named(request)
-        answer = await self._run(self._broker.put_key, name, await request.read())
+        answer = await self._run(self._broker.put_key, name, await _body(request))
         _log.info("imported %s", name)
         return web.json_response(answer)
 
@@ -180,6 +182,15 @@ class _Server:
 
 def _named(request: web.Request) -> tuple[str, str | None]:
     return request.match_info["name"], request.match_info.get("version")
+
+
+async def _body(request: web.Request) -> bytes:
+    """Raises RemoteError for one that does not come."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise RemoteError(Code.DEADLINE_EXCEEDED, "the body of the request does not come") from None
 
 
 def _api_version(request: web.Request) -> str:

@@ -1,12 +1,17 @@
-"""For other containers of the pod: asks the key-release sidecar. Standard library only, to start quickly."""
+"""For other containers of the pod: asks the key-release sidecar. Standard library only, to start quickly.
+
+python -m parma_tenant.sidecar.skr.client MAA_ENDPOINT AKV_ENDPOINT KID [PORT]     prints the private JWK
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
+import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
-from parma_api.status import DataLossError, PermissionDeniedError, UnavailableError
+from parma_api.status import ApiError, DataLossError, PermissionDeniedError, UnavailableError
 
 PORT: Final = 8080
 SECONDS: Final = 180.0
@@ -73,3 +78,22 @@ def _read(status: int, data: bytes) -> dict[str, Any]:
     if status in (429, 500, 503):
         raise UnavailableError(reason)
     raise PermissionDeniedError(reason)
+
+
+def main(words: Sequence[str]) -> int:
+    """0 with the key on standard output; 1 no key, 2 bad usage, with the reason in one line."""
+    if len(words) not in (3, 4) or not all(word.isdigit() for word in words[3:]):
+        sys.stderr.write("usage: client MAA_ENDPOINT AKV_ENDPOINT KID [PORT]\n")
+        return 2
+    port = int(words[3]) if len(words) > 3 else PORT
+    try:
+        key = release_key(words[0], words[1], words[2], port=port)
+    except ApiError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return 1
+    sys.stdout.write(json.dumps(key) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

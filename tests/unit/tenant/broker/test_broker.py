@@ -433,6 +433,22 @@ async def test_bytes_that_are_no_http(broker: Client, caplog: pytest.LogCaptureF
     assert (await broker.call("GET", "/status"))[0] == 200
 
 
+async def test_a_body_that_does_not_come(broker: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+    import ssl
+
+    from parma_tenant.broker import server
+
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.2)
+    context = ssl.create_default_context(cadata=broker.about.root.read_text())
+    reader, writer = await asyncio.open_connection("127.0.0.1", broker.about.port, ssl=context)
+    head = "POST /attest/SevSnpVm?api-version=7.4 HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\n\r\n{"
+    writer.write(head.encode())
+    assert (await reader.read(65536)).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_no_secret_is_logged_or_lies_open(
     broker: Client,
     psp: StubPsp,
