@@ -177,6 +177,7 @@ def test_a_key_for_the_right_group(
     assert ask(pod, work, "/key/release", **wanted | {"kid": "other"}) == {"status": "403"}
     logs = sidecar_log(pod) + broker.log + pod.daemon.log.read_text()
     assert "released model" in sidecar_log(pod)
+    assert "reports come from /sys/kernel/config/tsm/report" in sidecar_log(pod)
     for encoded in (SECRET, base64.b64encode(SECRET).rstrip(b"="), SECRET.hex().encode()):
         assert encoded.decode() not in logs
 

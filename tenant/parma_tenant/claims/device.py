@@ -51,6 +51,9 @@ class SevGuestSource:
     def __init__(self, device: str = DEVICE) -> None:
         self._device = device
 
+    def __repr__(self) -> str:
+        return self._device
+
     async def report(self, report_data: bytes) -> bytes:
         """See ReportSource."""
         report, _ = await asyncio.to_thread(self._ask, report_data)
@@ -87,6 +90,9 @@ class TsmSource:
     def __init__(self, root: str = TSM) -> None:
         self._root = Path(root)
         self._number = 0
+
+    def __repr__(self) -> str:
+        return str(self._root)
 
     async def report(self, report_data: bytes) -> bytes:
         """See ReportSource."""

@@ -47,6 +47,9 @@ class SocketSource:
     def __init__(self, path: str) -> None:
         self._path = path
 
+    def __repr__(self) -> str:
+        return self._path
+
     async def report(self, report_data: bytes) -> bytes:
         """See ReportSource."""
         return whole_report(await self._ask(psp_wire.ReportRequest(report_data)), report_data)
@@ -84,6 +87,9 @@ class AgentSource:
 
     def __init__(self, path: str) -> None:
         self._path = path
+
+    def __repr__(self) -> str:
+        return self._path
 
     async def report(self, report_data: bytes) -> bytes:
         """See ReportSource."""

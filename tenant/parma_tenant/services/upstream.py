@@ -179,7 +179,7 @@ async def upstream(
             cadata=None if roots is None else roots.decode("ascii")
         )
     except (ssl.SSLError, ValueError):
-        raise InvalidArgumentError("trusted_roots are no PEM certificates") from None
+        raise InvalidArgumentError("the trusted roots are no PEM certificates") from None
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context, limit=16),
         headers={"User-Agent": user_agent},

@@ -24,6 +24,8 @@ from parma_tenant.claims.source import ReportSource
 from parma_tenant.services.certificates import chain_for
 
 MAX_RUNTIME: Final = 64 * 1024
+SECONDS: Final = 90.0
+"""For a report, the wait for others' included; the host may delay it as long as it likes."""
 _WAITING: Final = 64
 
 Supplier: TypeAlias = Callable[[Report], Awaitable[bytes]]
@@ -60,8 +62,10 @@ class GroupEvidence:
             raise ResourceExhaustedError("too many ask for reports at a time: try again")
         self._waiting += 1
         try:
-            async with self._lock:
+            async with asyncio.timeout(SECONDS), self._lock:
                 return await self._source.report(report_data_of(runtime))
+        except TimeoutError:
+            raise UnavailableError("the security processor does not answer in time") from None
         finally:
             self._waiting -= 1
 

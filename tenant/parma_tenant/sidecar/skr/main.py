@@ -73,6 +73,7 @@ async def serving(
     Raises FailedPreconditionError: there is no source of reports, or no root that could vouch for a vault; OSError.
     """
     source = own_source(environment, root)
+    _log.info("reports come from %s", source)
     public = _public_roots(root)
     pem = public if options.roots is None else options.roots
     if not pem:

@@ -14,6 +14,7 @@ from parma_api.status import (
 )
 from parma_tenant.services.certificates import CertificateKeeper, CertificateService, Kind
 from parma_tenant.services.upstream import Upstream
+from parma_tenant.sidecar.skr import evidence
 from parma_tenant.sidecar.skr.evidence import GroupEvidence
 from parma_tenant.sidecar.skr.options import CertCache
 from tests.unit.tenant.broker.conftest import Client
@@ -100,6 +101,17 @@ async def test_a_device_that_fails(psp: StubPsp) -> None:
     source.error = UnavailableError("the device gives no report")
     with pytest.raises(UnavailableError):
         await GroupEvidence(source, [source.supplier]).evidence(b"{}")
+
+
+async def test_a_device_that_never_answers(psp: StubPsp, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck(Source):
+        async def report(self, report_data: bytes) -> bytes:
+            await asyncio.Event().wait()
+            raise AssertionError(report_data)
+
+    monkeypatch.setattr(evidence, "SECONDS", 0.1)
+    with pytest.raises(UnavailableError, match="in time"):
+        await GroupEvidence(Stuck(psp), []).report(b"{}")
 
 
 async def test_too_many_at_a_time(psp: StubPsp) -> None:
