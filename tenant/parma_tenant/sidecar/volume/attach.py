@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from parma_api.status import DataLossError
@@ -36,9 +37,12 @@ def attach(volume: Volume, key: VolumeKey) -> Attached:
     else:
         assert volume.path is not None
         blob = FileBlob(volume.path, writable=writable)
-    _check_size(blob.size(), key)
-    device = NetworkDevice(blob, key.blob_size, writable=writable)
-    return Attached(device.number, device.close)
+    with ExitStack() as undo:
+        undo.callback(blob.close)
+        _check_size(blob.size(), key)
+        device = NetworkDevice(blob, key.blob_size, writable=writable)
+        undo.callback(device.close)
+        return Attached(device.number, undo.pop_all().close)
 
 
 def _check_size(size: int, key: VolumeKey) -> None:

@@ -48,6 +48,10 @@ class Blob(Protocol):
         """What was written is on the store."""
         ...
 
+    def close(self) -> None:
+        """Nobody reads it any more."""
+        ...
+
 
 class FileBlob:
     """A regular file, or a block device."""
@@ -81,6 +85,10 @@ class FileBlob:
     def flush(self) -> None:
         """See Blob."""
         os.fsync(self._fd)
+
+    def close(self) -> None:
+        """See Blob."""
+        os.close(self._fd)
 
 
 class HttpBlob:
@@ -126,6 +134,11 @@ class HttpBlob:
 
     def flush(self) -> None:
         """See Blob: a write that was answered is durable."""
+
+    def close(self) -> None:
+        """See Blob."""
+        with self._lock:
+            self._forget()
 
     def _ranged(self, offset: int, length: int) -> tuple[bytes, int]:
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}

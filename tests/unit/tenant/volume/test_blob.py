@@ -1,0 +1,202 @@
+"""Blobs over HTTP from a real server, and from servers that do not do what they should."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from parma_api.status import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from parma_tenant.sidecar.volume.attach import attach
+from parma_tenant.sidecar.volume.blob import BlobError, FileBlob, HttpBlob
+from parma_tenant.sidecar.volume.config import Volume
+from parma_tenant.volume.key import Kind, VolumeKey
+from tests.tools.blob_server import Handler
+
+CONTENT = os.urandom(20000)
+Serve = Callable[[type[http.server.BaseHTTPRequestHandler]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serves on loopback; the URL without a path."""
+    servers: list[http.server.HTTPServer] = []
+
+    def start(handler: type[http.server.BaseHTTPRequestHandler]) -> str:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def store(serve: Serve, tmp_path: Path) -> str:
+    (tmp_path / "blob").write_bytes(CONTENT)
+
+    class Store(Handler):
+        folder = tmp_path
+
+    return serve(Store)
+
+
+BlobAt = Callable[[str], HttpBlob]
+
+
+@pytest.fixture
+def blob_at() -> Iterator[BlobAt]:
+    """A blob that does not wait long between its attempts."""
+    opened: list[HttpBlob] = []
+
+    def open_blob(url: str) -> HttpBlob:
+        opened.append(HttpBlob(url, pause=0.001))
+        return opened[-1]
+
+    yield open_blob
+    for blob in opened:
+        blob.close()
+
+
+def test_reading(blob_at: BlobAt, store: str) -> None:
+    blob = blob_at(f"{store}/blob")
+    assert blob.size() == len(CONTENT)
+    assert blob.read(0, 1) == CONTENT[:1]
+    assert blob.read(4096, 8192) == CONTENT[4096:12288]
+    assert blob.read(len(CONTENT) - 5, 5) == CONTENT[-5:]
+
+
+def test_a_range_beyond_the_end_is_no_short_read(blob_at: BlobAt, store: str) -> None:
+    with pytest.raises(BlobError):
+        blob_at(f"{store}/blob").read(len(CONTENT) - 5, 6)
+    with pytest.raises(BlobError):
+        blob_at(f"{store}/blob").read(len(CONTENT), 1)
+
+
+@pytest.mark.parametrize("query", ["", "?sv=2023&sig=a%2Fb"])
+def test_writing(blob_at: BlobAt, store: str, tmp_path: Path, query: str) -> None:
+    blob = blob_at(f"{store}/blob{query}")
+    blob.write(512, b"n" * 512)
+    blob.flush()
+    wanted = CONTENT[:512] + b"n" * 512 + CONTENT[1024:]
+    assert (tmp_path / "blob").read_bytes() == wanted
+    assert blob.read(512, 512) == b"n" * 512
+
+
+def test_a_write_that_is_refused(blob_at: BlobAt, store: str) -> None:
+    with pytest.raises(BlobError, match="400 to a write"):
+        blob_at(f"{store}/absent").write(0, b"x")
+
+
+def test_a_blob_that_is_not_there(blob_at: BlobAt, store: str) -> None:
+    with pytest.raises(BlobError, match="404"):
+        blob_at(f"{store}/absent").size()
+
+
+class Lying(http.server.BaseHTTPRequestHandler):
+    """Answers as its attributes say."""
+
+    protocol_version = "HTTP/1.1"
+    status, header, body = 206, "bytes 0-9/100", b"0123456789"
+    failures = 0
+
+    def do_GET(self) -> None:
+        """See the class."""
+        if type(self).failures > 0:
+            type(self).failures -= 1
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(self.status)
+        if self.header:
+            self.send_header("Content-Range", self.header)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def lying(**attributes: object) -> type[Lying]:
+    return type("Liar", (Lying,), attributes)
+
+
+def test_a_server_that_is_busy_for_a_while(blob_at: BlobAt, serve: Serve) -> None:
+    assert blob_at(serve(lying(failures=3))).read(0, 10) == b"0123456789"
+
+
+def test_a_server_that_stays_busy(blob_at: BlobAt, serve: Serve) -> None:
+    with pytest.raises(UnavailableError, match="status 503"):
+        blob_at(serve(lying(failures=99))).read(0, 10)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"status": 200, "header": ""},
+        {"header": ""},
+        {"header": "bytes 1-10/100"},
+        {"header": "bytes 0-9/*"},
+        {"body": b"01234567"},
+        {"body": b"x" * 5000},
+        {"status": 302, "header": ""},
+    ],
+)
+def test_another_range_than_was_asked_for(
+    blob_at: BlobAt, serve: Serve, attributes: dict[str, object]
+) -> None:
+    with pytest.raises(BlobError):
+        blob_at(serve(lying(**attributes))).read(0, 10)
+
+
+def test_nobody_listens(blob_at: BlobAt) -> None:
+    with pytest.raises(UnavailableError, match="ConnectionRefusedError"):
+        blob_at("http://127.0.0.1:1/blob").size()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://host/x", "http:///x", "http://u:p@host/x", "http://host/x#y", "http://höst/x", "x"],
+)
+def test_urls_that_cannot_be_meant(url: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        HttpBlob(url)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    path.write_bytes(CONTENT)
+    blob = FileBlob(str(path), writable=True)
+    assert (blob.size(), blob.read(5, 5)) == (len(CONTENT), CONTENT[5:10])
+    blob.write(5, b"12345")
+    blob.flush()
+    assert path.read_bytes()[5:10] == b"12345"
+    with pytest.raises(BlobError):
+        blob.read(len(CONTENT) - 1, 2)
+    blob.close()
+
+
+@pytest.mark.parametrize("path", ["/absent/file", "/dev/null"])
+def test_what_is_no_file(path: str) -> None:
+    with pytest.raises(FailedPreconditionError):
+        FileBlob(path, writable=False)
+
+
+@pytest.mark.parametrize("size", [(16 << 20) - 4096, (16 << 20) + 4096])
+def test_a_writable_blob_of_another_size_is_not_attached(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "blob"
+    path.touch()
+    os.truncate(path, size)
+    key = VolumeKey(Kind.READ_WRITE, 4096, None, b"s" * 32)
+    volume = Volume(None, str(path), "kid", "/volumes/x", read_write=True)
+    with pytest.raises(Exception, match=f"has {size} bytes, the volume's key says {16 << 20}"):
+        attach(volume, key)
