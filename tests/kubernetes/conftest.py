@@ -82,11 +82,16 @@ class Lab:
         rows = [row for kind in kinds for row in status.get(kind, [])]
         return next((row for row in rows if row["name"] == container), {"state": {}})
 
-    def events(self, pod: str) -> str:
-        """The messages about a pod; not those about an earlier one of the same name."""
+    def events(self, pod: str, container: str = "") -> str:
+        """The messages about a pod, or one of its containers; not those about an earlier one of the same name."""
         selected = f"involvedObject.uid={self.object('pod', pod)['metadata']['uid']}"
         rows = self.object("events", "--field-selector", selected)["items"]
-        return "\n".join(row.get("message", "") for row in rows)
+        where = f"{{{container}}}" if container else ""
+        return "\n".join(
+            row.get("message", "")
+            for row in rows
+            if row["involvedObject"].get("fieldPath", "").endswith(where)
+        )
 
     def ready(self, *pods: str, seconds: int = 480) -> None:
         """Waits for pods; their events are in the error."""

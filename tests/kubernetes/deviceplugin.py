@@ -105,6 +105,7 @@ async def _serve(folder: Path, ready: threading.Event, stop: asyncio.Event) -> N
         channel.close()
         server.close()
         await server.wait_closed()
+        await asyncio.sleep(0.1)  # transports close in the loop's next turns
         socket.unlink(missing_ok=True)
 
 

@@ -103,6 +103,7 @@ def up(home: Home) -> Cluster:
             "180s",
         ]
         run(command, env=cluster.environment, stdin=_described(image).encode(), timeout=600)
+        docker.take_a_share()
         _wait_for_account(cluster)
     return cluster
 
