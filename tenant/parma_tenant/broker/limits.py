@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,19 @@ from typing import Final
 from parma_api.status import ResourceExhaustedError
 
 MAX_PEERS: Final = 65536
+
+
+def peer_of(address: str) -> str:
+    """Whose requests count together: an IPv4 address, the /64 of an IPv6 one, which is one customer's."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
 @dataclass(slots=True)

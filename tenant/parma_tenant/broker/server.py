@@ -28,7 +28,7 @@ from aiohttp import web
 from parma_api.status import ApiError, Code, InvalidArgumentError, RemoteError
 from parma_tenant.broker.collateral import Collateral
 from parma_tenant.broker.evidence import MAX_BODY, read_submission
-from parma_tenant.broker.limits import RateLimit
+from parma_tenant.broker.limits import RateLimit, peer_of
 from parma_tenant.broker.service import Broker
 
 _log = logging.getLogger("parma.broker")
@@ -96,7 +96,7 @@ class _Server:
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Every refusal in one form, and nothing of what failed inside."""
         try:
-            self._limit.take(request.remote or "")
+            self._limit.take(peer_of(request.remote or ""))
             with self._place():
                 return await handler(request)
         except ApiError as error:

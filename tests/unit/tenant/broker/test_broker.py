@@ -27,7 +27,7 @@ from parma_tenant.broker.attestation import AttestationService, Rules
 from parma_tenant.broker.authority import load_authority
 from parma_tenant.broker.database import Sqlite, open_database
 from parma_tenant.broker.freshness import SECONDS, Challenges
-from parma_tenant.broker.limits import MAX_PEERS, RateLimit
+from parma_tenant.broker.limits import MAX_PEERS, RateLimit, peer_of
 from parma_tenant.broker.run import running
 from parma_tenant.broker.service import Broker
 from parma_tenant.broker.vault import Master, Vault, load_secret
@@ -496,6 +496,12 @@ def test_the_limit_refills_and_is_bounded() -> None:
     for n in range(MAX_PEERS + 10):
         limit.take(f"peer {n}")
     assert len(limit._buckets) == MAX_PEERS
+
+
+def test_who_counts_as_one_peer() -> None:
+    assert peer_of("192.0.2.1") == peer_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert peer_of("2001:db8::1") == peer_of("2001:db8::ffff:1%eth0") != peer_of("2001:db8:0:1::1")
+    assert peer_of("") == ""
 
 
 def test_challenges_end_and_are_the_brokers_own() -> None:
