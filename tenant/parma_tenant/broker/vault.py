@@ -6,9 +6,11 @@ can write the database can lose keys, but cannot read one, nor put it under anot
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,20 +62,29 @@ class Master:
 def load_secret(path: Path) -> bytes:
     """32 bytes from a file of 64 hexadecimal digits, made with fresh ones (mode 0600) where there is none.
 
-    Raises FailedPreconditionError for a file that others can read, or that holds something else.
+    The file is whole or not there, and of several that make it at once one wins. Raises FailedPreconditionError for a
+    file that others can read, or that holds something else.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_secret(path)
+        if not path.exists():
+            _make_secret(path)
     except OSError as error:
         raise FailedPreconditionError(f"{path} cannot be made: {error.strerror}") from error
-    secret = secrets.token_bytes(32)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret.hex() + "\n")
+    return _read_secret(path)
+
+
+def _make_secret(path: Path) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.") as file:
+        file.write(secrets.token_hex(32) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return secret
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _read_secret(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import json
 import logging
@@ -552,8 +553,10 @@ async def test_a_changed_database_releases_nothing(
 
 def test_files_that_others_read_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    secret = load_secret(path)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        (secret,) = set(pool.map(load_secret, [path] * 8))
     assert load_secret(path) == secret
+    assert [found.name for found in tmp_path.iterdir()] == ["secret"]
     path.chmod(0o644)
     with pytest.raises(FailedPreconditionError, match="read by others"):
         load_secret(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -21,6 +22,7 @@ from parma_tenant.broker.vault import Master, Vault
 from tests.unit.tenant.broker.conftest import client_of, settings
 from tests.unit.tenant.broker.kit import CANARY, encodings_of
 from tests.unit.tenant.broker.test_broker import key_in
+from tests.unit.tenant.broker.test_process import ISSUER, put_until_killed, started
 from tests.unit.tenant.stub import StubPsp
 
 PROGRAMS = Path("/usr/lib/postgresql")
@@ -100,6 +102,24 @@ async def test_two_brokers_are_one_service(
     stored = b"".join(p.read_bytes() for p in (server.folder / "data").rglob("*") if p.is_file())
     assert b"parma_keys" in stored
     assert not any(encoded in stored for encoded in encodings_of(CANARY))
+
+
+async def test_one_of_two_processes_is_killed(
+    server: Server, psp: StubPsp, group_key: rsa.RSAPrivateKey, tmp_path: Path
+) -> None:
+    """They start at the same time, on a state folder that neither has made; what the dead one confirmed lives on."""
+    with contextlib.closing(Postgres(server.url)) as database:
+        database.write("DELETE FROM parma_signer")
+    options = ("--issuer", ISSUER, "--database", server.url)
+    async with contextlib.AsyncExitStack() as stack:
+        starts = (started(tmp_path / "shared", psp, *options) for _ in range(2))
+        one, two = await asyncio.gather(*map(stack.enter_async_context, starts))
+        sent = await put_until_killed(one, psp, 5, "pg-")
+        token = await two.client.token(psp, group_key)
+        for name, secret in sent.all.items():
+            status, answer = await two.client.release(name, token)
+            assert status == 200 or (status == 404 and name not in sent.confirmed), answer
+            assert status == 404 or key_in(answer, group_key) == secret
 
 
 def test_another_master_key_opens_nothing(server: Server) -> None:
