@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
+from parma_api.status import ApiError
 from parma_tenant.broker.attestation import AttestationService, Rules
 from parma_tenant.broker.collateral import Gathered
 from parma_tenant.broker.evidence import read_submission
@@ -55,3 +58,34 @@ def test_a_genuine_report_gets_its_claims(vector: Path) -> None:
         service(measurement="00" * 48).claims(found, Gathered((found.certificates,)))
     with pytest.raises(RefusedError, match=r"chain\.crl"):
         service(require_crl=True).claims(found, Gathered((found.certificates,)))
+
+
+def body_of(vector: Path) -> bytes:
+    evidence = Evidence((vector / "report.bin").read_bytes(), (vector / "chain.pem").read_bytes())
+    runtime = (vector / "runtime-data.json").read_bytes()
+    return canonical_json(submission(evidence, runtime, b"") | {"nonce": 7})
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=strategies.data())
+def test_a_changed_submission_is_refused_or_means_the_same(
+    vector: Path, data: strategies.DataObject
+) -> None:
+    """Cut, a byte changed, a piece repeated: an error of ours, or the very claims of the genuine one."""
+    body = body_of(vector)
+    at = data.draw(strategies.integers(0, len(body) - 1), "at")
+    change = data.draw(strategies.sampled_from(("cut", "flip", "repeat")), "change")
+    other = bytes([body[at] ^ data.draw(strategies.integers(1, 255), "with")])
+    changed = {
+        "cut": body[:at],
+        "flip": body[:at] + other + body[at + 1 :],
+        "repeat": body[:at] + body[at : at + 40] * 2 + body[at + 40 :],
+    }[change]
+    genuine = read_submission(body)
+    wanted = service().claims(genuine, Gathered((genuine.certificates,)))
+    with contextlib.suppress(ApiError):
+        found = read_submission(changed)
+        claims = service().claims(found, Gathered((found.certificates,)))
+        assert claims | {"nonce": 7} == wanted
