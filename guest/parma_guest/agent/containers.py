@@ -15,7 +15,7 @@ from parma_api.ids import ContainerId
 from parma_api.policy.decision import Decision
 from parma_api.status import FailedPreconditionError, InvalidArgumentError
 from parma_api.volumes import root_path
-from parma_guest.agent import context_dir
+from parma_guest.agent import context_dir, net_admin
 from parma_guest.agent.sandbox import Group
 from parma_guest.oci import mounts
 from parma_guest.oci.build import ContainerPlan, ProcessPlan, build_container, build_process
@@ -144,6 +144,8 @@ class Containers:
         namespaces = await group.network.namespaces(share_pid=share_pid)
         shm = group.sources.shared_memory(pod)
         privileged = bool(decision.input["privileged"])
+        assert decision.caps is not None
+        await net_admin.prepare(decision.caps)
         extra = Facilities()
         if privileged:
             extra = await self._facilities(mounts.propagation(facts.mounts, privileged=True))
