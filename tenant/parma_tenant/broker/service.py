@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from parma_api.status import InvalidArgumentError, PermissionDeniedError
 from parma_tenant.broker.attestation import STUB_CLAIM, AttestationService
+from parma_tenant.broker.attributes import is_usable, read_attributes
 from parma_tenant.broker.authority import Authority
 from parma_tenant.broker.collateral import Gathered
 from parma_tenant.broker.evidence import Submission
@@ -72,14 +73,15 @@ class Broker:
 
     def put_key(self, name: str, body: bytes) -> dict[str, Any]:
         """A new version of a key. Raises InvalidArgumentError, ResourceExhaustedError, UnavailableError."""
-        document = read_object(body, "the request", _MAX_KEY_BODY)
-        jwk, attributes = document.get("key"), document.get("attributes", {})
-        if not isinstance(jwk, dict) or not isinstance(attributes, dict):
-            raise InvalidArgumentError("key is a JWK, attributes an object")
-        if attributes.get("exportable") is not True:
-            raise InvalidArgumentError(
-                "a key with a release policy has the attribute exportable: true"
-            )
+        document = _known(
+            read_object(body, "the request", _MAX_KEY_BODY),
+            "the request",
+            {"key", "hsm", "attributes", "release_policy", "tags"},
+        )
+        jwk = document.get("key")
+        if not isinstance(jwk, dict):
+            raise InvalidArgumentError("key is a JWK")
+        attributes = read_attributes(document.get("attributes"))
         material = from_jwk(jwk)
         key = StoredKey(
             check_name(name),
@@ -87,7 +89,7 @@ class Broker:
             material.kind,
             document.get("hsm") is True or str(jwk.get("kty")).endswith("-HSM"),
             _key_ops(jwk.get("key_ops", [])),
-            {"exportable": True, "enabled": True, "created": int(self.clock())},
+            attributes | {"created": int(self.clock())},
             _policy_text(document.get("release_policy")),
         )
         self.vault.put(key, material)
@@ -109,13 +111,19 @@ class Broker:
 
         Raises PermissionDeniedError, InvalidArgumentError, NotFoundError.
         """
-        document = read_object(body, "the request", _MAX_RELEASE_BODY)
+        document = _known(
+            read_object(body, "the request", _MAX_RELEASE_BODY),
+            "the request",
+            {"target", "enc", "nonce"},
+        )
         wrapping = wrapping_named(document.get("enc", "CKM_RSA_AES_KEY_WRAP"))
         nonce = document.get("nonce", "")
         if not isinstance(nonce, str) or len(nonce) > _MAX_NONCE:
             raise InvalidArgumentError(f"nonce is a text of at most {_MAX_NONCE} letters")
         claims = self._token(document.get("target"))
         key, material = self.vault.get(name, version)
+        if not is_usable(key.attributes, self.clock()):
+            raise PermissionDeniedError("the key is disabled, or its time is over or has not come")
         if not _released_by(key.policy, self.issuer, claims):
             raise PermissionDeniedError(
                 "the token's claims do not satisfy the key's release policy"
@@ -190,6 +198,13 @@ def _wrapping_key(claims: Mapping[str, Any]) -> rsa.RSAPublicKey:
     return read_rsa(found[0])
 
 
+def _known(document: object, what: str, names: set[str]) -> dict[str, Any]:
+    """Refuses what would be passed over: it could be a condition."""
+    if not isinstance(document, dict) or set(document) - names:
+        raise InvalidArgumentError(f"{what} has no members but {', '.join(sorted(names))}")
+    return document
+
+
 def _key_ops(value: object) -> tuple[str, ...]:
     if (
         not isinstance(value, list)
@@ -202,8 +217,9 @@ def _key_ops(value: object) -> tuple[str, ...]:
 
 def _policy_text(value: object) -> str:
     """The policy, read once so that no key is kept under one that cannot be read."""
-    if not isinstance(value, dict) or "data" not in value:
+    if "data" not in _known(value, "release_policy", {"contentType", "data", "immutable"}):
         raise InvalidArgumentError("release_policy has data: a policy as base64url")
+    assert isinstance(value, dict)
     data = from_b64url(value["data"], "the release policy")
     parse_policy(data)
     return data.decode()

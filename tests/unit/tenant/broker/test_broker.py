@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,36 @@ async def test_a_token_of_another_broker_or_time_is_refused(
         (None, 400),
     ):
         assert (await broker.release("k", wrong))[0] == status  # type: ignore[arg-type]
+
+
+async def test_a_keys_own_conditions(
+    broker: Client, psp: StubPsp, group_key: rsa.RSAPrivateKey
+) -> None:
+    """Disabled, not yet, no longer; and nothing that is passed over."""
+    good = import_body(policy_for(broker.about.issuer, psp.host_data))
+    token = await broker.token(psp, group_key)
+    year = int(time.time()) + 365 * 86400
+    for attributes, status in (
+        ({"exp": year, "nbf": 1}, 200),
+        ({"enabled": False}, 403),
+        ({"nbf": year}, 403),
+        ({"exp": 1}, 403),
+    ):
+        body = good | {"attributes": {"exportable": True} | attributes}
+        assert (await broker.put("k", body))[0] == 200
+        assert (await broker.release("k", token))[0] == status
+    for wrong in (
+        {"attributes": {"exportable": True, "uses": 1}},
+        {"attributes": {"exportable": True, "exp": "never"}},
+        {"attributes": {"exportable": True, "exp": True}},
+        {"attributes": {"exportable": True, "enabled": 1}},
+        {"attributes": {}},
+        {"attributes": None},
+        {"expires": 1},
+        {"release_policy": good["release_policy"] | {"until": 1}},
+    ):
+        assert (await broker.put("k", good | wrong))[0] == 400
+    assert (await broker.release("k", token, unless="x"))[0] == 400
 
 
 def test_a_token_ends(psp: StubPsp, group_key: rsa.RSAPrivateKey, tmp_path: Path) -> None:
