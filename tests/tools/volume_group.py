@@ -152,16 +152,25 @@ def start(
         daemon, folder, daemon.crictl("runp", "--runtime", "parma", str(config)).strip(), config
     )
     try:
-        skr, volume = plan.members()
+        skr, _ = plan.members()
         ids = {"user": pod.run(plan.user, mounts=[_mount(shared, _HOST_TO_CONTAINER)])}
         ids["skr"] = pod.run(skr, linux={"security_context": PRIVILEGED})
-        ids["volume"] = pod.run(
-            volume, linux={"security_context": PRIVILEGED}, mounts=[_mount(shared, _BIDIRECTIONAL)]
-        )
+        ids["volume"] = run_volume_sidecar(pod, plan, shared)
     except BaseException:
         pod.remove()
         raise
     return pod, ids
+
+
+def run_volume_sidecar(pod: Pod, plan: Plan, shared: Path, attempt: int = 0) -> str:
+    """The sidecar's container."""
+    _, volume = plan.members()
+    return pod.run(
+        volume,
+        metadata={"name": volume.name, "attempt": attempt},
+        linux={"security_context": PRIVILEGED},
+        mounts=[_mount(shared, _BIDIRECTIONAL)],
+    )
 
 
 def _mount(source: Path, propagation: int) -> dict[str, object]:
@@ -174,10 +183,10 @@ def log_of(pod: Pod, name: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def wait_for_line(pod: Pod, name: str, text: str, seconds: float = 240) -> str:
-    """The container's log once `text` is in it; the failure shows what there is."""
+def wait_for_line(pod: Pod, name: str, text: str, seconds: float = 240, skip: int = 0) -> str:
+    """The container's log once `text` is in it, behind the first letters; the failure shows what there is."""
     deadline = time.monotonic() + seconds
-    while text not in (said := log_of(pod, name)):
+    while text not in (said := log_of(pod, name))[skip:]:
         assert time.monotonic() < deadline, (
             f"{name} does not say {text!r}:\n{said}\n{log_of(pod, 'skr')}"
         )

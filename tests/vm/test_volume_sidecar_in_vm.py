@@ -33,6 +33,7 @@ from tests.tools.volume_group import (
     import_key,
     kubelet_folder,
     log_of,
+    run_volume_sidecar,
     settings,
     start,
     wait_for_line,
@@ -139,6 +140,19 @@ def has_ended(daemon: PrivateContainerd, container: str) -> bool:
     return bool(status["state"] == "CONTAINER_EXITED")
 
 
+def kill_and_restart(
+    daemon: PrivateContainerd, stage: Stage, pod: Pod, ids: dict[str, str]
+) -> None:
+    """SIGKILL, and the sidecar's next life in the same pod, as kubelet makes it."""
+    daemon.crictl("stop", "--timeout", "0", ids["volume"], timeout=150)
+    assert wait_for(lambda: has_ended(daemon, ids["volume"]), 60)
+    broken = pod.sh(ids["user"], f"cat {PLACE}/data/large >/dev/null 2>&1 || echo gone")
+    assert broken in ("", "gone\n")
+    said = log_of(pod, "volume")
+    ids["volume"] = run_volume_sidecar(pod, stage.plan, stage.shared, attempt=1)
+    wait_for_line(pod, "volume", "ready", skip=len(said))
+
+
 def digest(pod: Pod, container: str, path: str) -> str:
     return pod.sh(container, f"sha256sum {PLACE}/{path} 2>&1 || true").split()[0]
 
@@ -163,6 +177,10 @@ def test_volumes_of_a_group(daemon: PrivateContainerd, stage: Stage, tmp_path: P
         absent = pod.sh(user, "ls /dev/mapper /dev/nbd0 2>&1 || true")
         assert absent.count("No such file") == 2, "they are the sidecar's"
         assert "parma-volume" not in pod.sh(user, "ls /dev")
+
+        kill_and_restart(daemon, stage, pod, ids)
+        assert digest(pod, user, "data/large") == wanted
+        assert pod.sh(user, f"cat {PLACE}/state/new") == f"{CANARY}\n"
 
         daemon.crictl("stop", "--timeout", "60", ids["volume"], timeout=150)
         assert has_ended(daemon, ids["volume"])

@@ -17,6 +17,8 @@ from parma_tenant.sidecar.skr.client import release_key
 from parma_tenant.sidecar.volume.attach import attach
 from parma_tenant.sidecar.volume.config import Settings, SettingsError, Volume, read_settings
 from parma_tenant.sidecar.volume.opening import (
+    clear_place,
+    free_name,
     is_shared,
     mount_volume,
     open_volume,
@@ -39,7 +41,7 @@ def main() -> int:
         settings = read_settings(os.environ)
         with ExitStack() as undo:
             for volume in settings.volumes:
-                _open(settings, volume, f"parma-volume-{os.urandom(4).hex()}", undo)
+                _open(settings, volume, undo)
             _log.info("ready")
             signal.sigwait(stop)
     except SettingsError as error:
@@ -54,9 +56,11 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _open(settings: Settings, volume: Volume, name: str, undo: ExitStack) -> None:
+def _open(settings: Settings, volume: Volume, undo: ExitStack) -> None:
     """Key, blob, tables, mount. Raises ApiError."""
     key = obtain_key(settings, volume, release_key, time.monotonic)
+    clear_place(volume.mount_point)
+    name = free_name(volume.mount_point)
     device = attach(volume, key)
     undo.callback(device.close)
     opened = open_volume(key, device.number, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from errno import EBUSY
+from errno import EBUSY, ENXIO
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +67,14 @@ class DeviceMapper:
         return messages.unpack_targets(
             self._call(messages.TABLE_STATUS, request, "DM_TABLE_STATUS", name)
         )
+
+    def remove_if_there(self, name: str) -> None:
+        """Remove the device; one that is not there is fine. Raises KernelError (EBUSY: in use)."""
+        try:
+            self.remove(name, patience=0.5)
+        except KernelError as error:
+            if error.number != ENXIO:
+                raise
 
     def remove(self, name: str, patience: float = _PATIENCE) -> None:
         """Remove the device; one that is open for a moment is tried again for `patience` seconds."""

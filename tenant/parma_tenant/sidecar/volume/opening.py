@@ -7,18 +7,22 @@ import mmap
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from errno import EBUSY, EINVAL, ENOENT
+from hashlib import sha256
 from typing import Final
 
 from parma_api.block import tables
 from parma_api.block.integrity import BLOCK, Layout
 from parma_api.block.tables import Mode, Target
-from parma_api.status import ApiError, DataLossError
+from parma_api.status import ApiError, DataLossError, FailedPreconditionError
 from parma_tenant.sidecar.volume import kernel
 from parma_tenant.sidecar.volume.kernel import KernelError, kernel_call, logon_key
 from parma_tenant.sidecar.volume.mapper import DeviceMapper, make_node
 from parma_tenant.volume.key import Kind, VolumeKey
 
 _log = logging.getLogger("parma.volume")
+_NAMES: Final = 8
+_BELOW: Final = ("verity", "integrity")
 _QUIET: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 
 
@@ -32,6 +36,40 @@ class Opened:
     def close(self) -> None:
         """Raises KernelError (EBUSY: in use)."""
         self.undo.close()
+
+
+def free_name(mount_point: str) -> str:
+    """A name for the mappings of the volume at that place, once those of a sidecar that was killed are gone.
+
+    Where something still uses such a one, it stays, and the next name is taken. Raises KernelError.
+    """
+    mapper, place = DeviceMapper(), sha256(mount_point.encode()).hexdigest()[:12]
+    for number in range(_NAMES):
+        name = f"parma-volume-{place}-{number}"
+        try:
+            for part in (name, *(f"{name}-{below}" for below in _BELOW)):
+                mapper.remove_if_there(part)
+        except KernelError as error:
+            if error.number != EBUSY:
+                raise
+            _log.warning("%s", error.message)
+        else:
+            return name
+    raise FailedPreconditionError(
+        f"{mount_point}: {_NAMES} killed sidecars' mappings are still in use: start the pod anew"
+    )
+
+
+def clear_place(mount_point: str) -> None:
+    """Take the mount of a sidecar that was killed away, for every container. Raises KernelError."""
+    for _ in range(_NAMES):
+        try:
+            kernel.unmount(mount_point, lazily=True)
+        except KernelError as error:
+            if error.number in (EINVAL, ENOENT):  # no mount there
+                return
+            raise
+        _log.warning("%s: the mount of an earlier sidecar is taken away", mount_point)
 
 
 def open_volume(key: VolumeKey, number: str, name: str) -> Opened:
