@@ -108,7 +108,9 @@ def at_once(lab: Lab) -> Rows:
 
 def resident(lab: Lab, pattern: str) -> list[float]:
     """MiB of each process whose command line has the pattern."""
-    script = f"for p in $(pgrep -f '{pattern}'); do grep VmRSS /proc/$p/status; done"
+    script = (
+        f"for p in $(pgrep -f '[{pattern[0]}]{pattern[1:]}'); do grep VmRSS /proc/$p/status; done"
+    )
     return [int(found) / 1024 for found in re.findall(r"\d+", lab.cluster.node("sh", "-c", script))]
 
 

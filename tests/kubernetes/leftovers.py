@@ -8,7 +8,7 @@ from .conftest import Lab
 
 _LISTING = r"""
 echo machines $(ps -eo comm= | grep -c qemu-system)
-echo shims $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o 'containerd-shim-parma-v2 -namespace' | wc -l)
+echo shims $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o 'shim-parma-v[2] -namespace' | wc -l)
 echo zombies $(ps -eo stat= | grep -c '^Z')
 echo pods $(ls /run/parma 2>/dev/null | grep -vc '^denials$')
 echo mounts $(grep -c -e /run/parma -e /var/lib/parma -e /io.containerd.runtime.v2.task/ /proc/self/mountinfo)

@@ -29,7 +29,7 @@ TOKEN_SECONDS = 660
 GROWTH_MIB = 8.0
 """What resident memory of a shim may vary by."""
 _MEASURE = r"""
-for pid in $(pgrep -f 'containerd-shim-parma-v2 -namespace'); do
+for pid in $(pgrep -f 'containerd-shim-parma-v[2] -namespace'); do
   echo $(ls /proc/$pid/fd | wc -l) $(grep VmRSS /proc/$pid/status | tr -dc 0-9)
 done
 """

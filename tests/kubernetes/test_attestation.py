@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from parma_api.policy.defaults import PRIVILEGED_CAPABILITIES
 from parma_api.snp.report import parse
 from parma_tenant.claims.encoding import from_b64url
 from tests.tools.sidecars import ensure as ensure_sidecars
@@ -110,9 +111,21 @@ def group(lab: Lab, broker: Broker, sidecars: Path, name: str, *options: str) ->
     text = (MANIFESTS / "release.yaml").read_text().replace("ARGUMENTS", broker.arguments())
     text = text.replace("{name: release}", f"{{name: {name}}}")
     options = ("--archive", str(sidecars), "--allow-exec", "work=/bin/sh", *options)
+    options = ("--profile", str(node_profile(lab, broker.folder)), *options)
     annotated = lab.annotated(text, *options)
     policy = base64.b64decode(yaml.safe_load(annotated)["metadata"]["annotations"][ANNOTATION])
     return Group(annotated, hashlib.sha256(plain(policy)).digest())
+
+
+def node_profile(lab: Lab, folder: Path) -> Path:
+    """A node in a container has fewer capabilities than there are, and gives a privileged container no more."""
+    status = lab.cluster.node("cat", "/proc/1/status")
+    bits = int(next(line.split()[1] for line in status.splitlines() if "CapEff" in line), 16)
+    names = [name for bit, name in enumerate(PRIVILEGED_CAPABILITIES) if bits >> bit & 1]
+    about = {"name": "this-node", "version": "1", "about": "capabilities of a node in a container"}
+    path = folder / "this-node@1.json"
+    path.write_text(json.dumps({**about, "privilegedCapabilities": names}))
+    return path
 
 
 def plain(policy: bytes) -> bytes:
@@ -143,7 +156,7 @@ def right(lab: Lab, broker: Broker, sidecars: Path) -> Iterator[Group]:
 def ask(lab: Lab, pod: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
     """What the workload is answered on localhost; of an error the status alone, empty while nobody answers."""
     data = "" if body is None else f"--post-data {shlex.quote(json.dumps(body))}"
-    script = f"wget -T 60 -q -O - {data} http://127.0.0.1:8080{path} 2>&1 || true"
+    script = f"wget -q -O - {data} http://127.0.0.1:8080{path} 2>&1 || true"
     answer = lab.sh(pod, script, "work")
     if answer.startswith("{"):
         found: dict[str, Any] = json.loads(answer)

@@ -60,20 +60,33 @@ def test_a_node_without_the_label_loses_it(lab: Lab) -> None:
 
 
 def test_pods_outlive_an_upgrade(lab: Lab) -> None:
-    text = lab.annotated((MANIFESTS / "plain.yaml").read_text(), "--allow-exec", "/bin/sh")
+    plain = (MANIFESTS / "plain.yaml").read_text()
+    text = lab.annotated(plain, "--allow-exec", "/bin/sh")
+    later = lab.annotated(plain.replace("name: plain", "name: later"))
     lab.apply(text)
     try:
         lab.ready("plain")
         (old,) = lab.cluster.node("ls", VERSIONS).split()
-        new = "f" * 16
-        # A version that differs by its name only stands for the next one.
-        lab.cluster.node("cp", "-a", f"{VERSIONS}/{old}", f"{VERSIONS}/{new}")
-        shim = f"{VERSIONS}/{new}/bin/containerd-shim-parma-v2"
-        lab.cluster.node("ln", "-sfn", shim, "/usr/local/bin/")
+        before = started(lab)
+        archive, new = installation.next_version()
+        installation.install(lab.cluster, archive, new)
+        assert started(lab) == before  # the handler is the same
+        assert sorted(lab.cluster.node("ls", VERSIONS).split()) == sorted([old, new])
+        assert lab.sh("plain", "echo alive").strip() == "alive"
+        lab.apply(later)
+        lab.ready("later")
+        assert commands(lab, old) == commands(lab, new) == 2  # shim and QEMU
         assert lab.sh("plain", "echo alive").strip() == "alive"
     finally:
         lab.delete(text)
     wait_for(lambda: lab.cluster.node("ls", VERSIONS).split() == [new], 150)
+    lab.delete(later)
+
+
+def commands(lab: Lab, version: str) -> int:
+    """Processes of pods that run by a version."""
+    pattern = f"{VERSIONS}/{version}/.*(parma-v2 -namespace|qemu-system-x86_64 -name)"
+    return int(lab.cluster.node("pgrep", "-fc", pattern))
 
 
 def test_helm_installs_and_removes(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 """Builds the image of the DaemonSet that installs Parma on nodes: an archive, without a docker daemon.
 
     build.py [--variant stub|release|both]   prints the archive's path; its image is parma.example/node:VERSION
+    build.py --mark TEXT                     another version of the same content, to try an upgrade with
     build.py --refresh-lock                  renews requirements.lock from pyproject.toml
 
 The image holds one folder, /opt/parma/versions/VERSION, which the DaemonSet copies to the node under the same path:
@@ -62,14 +63,14 @@ def refresh_lock() -> None:
     LOCK.write_text(first + done.stdout)
 
 
-def build(variants: tuple[str, ...]) -> Path:
+def build(variants: tuple[str, ...], mark: str = "") -> Path:
     """The archive, made now if these inputs were never built before."""
     cache = Path(os.environ.get("PARMA_CACHE") or Path.home() / ".cache" / "parma")
     uvm = {name: (cache / "uvm" / name / "current").resolve() for name in variants}
     for name, folder in uvm.items():
         if not (folder / "image.json").exists():
             raise SystemExit(f"error: there is no {name} image of the utility VM: run `make uvm`")
-    inputs = payload.Inputs.read(TREE, LOCK, uvm)
+    inputs = payload.Inputs.read(TREE, LOCK, uvm, mark)
     home = cache / "node"
     archive = home / f"node-{inputs.version}.tar"
     if not archive.exists():
@@ -98,6 +99,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variant", choices=("stub", "release", "both"), default="stub")
+    parser.add_argument("--mark", default="", help="enters the version, and nothing else")
     parser.add_argument("--refresh-lock", action="store_true", help="renew requirements.lock")
     arguments = parser.parse_args()
     try:
@@ -105,7 +107,8 @@ def main() -> int:
             refresh_lock()
             return 0
         both = arguments.variant == "both"
-        print(build(("release", "stub") if both else (arguments.variant,)))
+        variants = ("release", "stub") if both else (arguments.variant,)
+        print(build(variants, arguments.mark))
     except (OSError, subprocess.CalledProcessError, payload.PayloadError, ApiError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -61,10 +61,10 @@ class Inputs:
     """A digest, 16 digits, taken once: the tree may change while the payload is made."""
 
     @classmethod
-    def read(cls, tree: Path, lock: Path, uvm: Mapping[str, Path]) -> Inputs:
-        """Raises OSError."""
+    def read(cls, tree: Path, lock: Path, uvm: Mapping[str, Path], mark: str = "") -> Inputs:
+        """`mark` makes another version of the same content. Raises OSError."""
         sources = [path for name in _OURS for path in (tree / name).rglob("*") if _is_source(path)]
-        total = hashlib.sha256()
+        total = hashlib.sha256(mark.encode())
         for path in sorted([lock, *Path(__file__).parent.glob("*.py"), *sources]):
             total.update(f"{path.name}\0".encode())
             total.update(hashlib.sha256(path.read_bytes()).digest())

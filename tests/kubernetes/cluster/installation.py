@@ -33,7 +33,15 @@ def node_image() -> tuple[Path, str]:
     PARMA_NODE_ARCHIVE names one that is built already, for whoever tests while the tree changes.
     """
     given = os.environ.get("PARMA_NODE_ARCHIVE")
-    archive = Path(given or run([sys.executable, BUILDER], timeout=900).strip())
+    return _with_tag(Path(given or run([sys.executable, BUILDER], timeout=900).strip()))
+
+
+def next_version() -> tuple[Path, str]:
+    """The same under another version, as an upgrade would bring."""
+    return _with_tag(Path(run([sys.executable, BUILDER, "--mark", "next"], timeout=900).strip()))
+
+
+def _with_tag(archive: Path) -> tuple[Path, str]:
     return archive, archive.stem.removeprefix("node-")
 
 
