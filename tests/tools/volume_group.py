@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,26 +31,18 @@ _FLAGS = frozenset(
 
 @contextlib.contextmanager
 def blobs_beside(daemon: PrivateContainerd, folder: Path) -> Iterator[str]:
-    """The files of a folder over HTTP, where pods reach them; the URL before a file's name."""
-    server = Path(__file__).with_name("blob_server.py")
-    command = [
-        *daemon.inside(),
-        sys.executable,
-        str(server),
-        str(folder),
-        "0.0.0.0",
-        str(BLOB_PORT),
-    ]
-    with (
-        (folder / "server.log").open("wb") as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
-    ):
+    """The files of a folder by `parma volume serve`, where pods reach them; the URL before a file's name."""
+    blobs = [str(path) for path in sorted(folder.iterdir())]
+    command = [*daemon.inside(), PARMA, "volume", "serve", *blobs, "--writable", "--json"]
+    command += ["--listen", f"0.0.0.0:{BLOB_PORT}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline(), (folder / "server.log").read_text()
+            assert len(json.loads(process.stdout.readline())) == len(blobs)
             yield f"http://{GATEWAY}:{BLOB_PORT}/"
         finally:
             process.terminate()
+            assert process.wait(30) == 0
 
 
 @contextlib.contextmanager

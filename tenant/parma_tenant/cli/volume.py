@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _SIZE: Final = re.compile(r"([0-9]{1,15})([KMGT]?)(i?B)?", re.IGNORECASE)
+_BLOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SHOW_EVERY: Final = 0.2
 
@@ -81,6 +84,60 @@ def create(
         out.unlink(missing_ok=True)
         raise
     _show(key, out, key_file, as_json=as_json)
+
+
+@volume.command()
+@click.argument("blobs", metavar="[NAME=]PATH...", nargs=-1, required=True)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8480",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to listen.",
+)
+@click.option("--writable", is_flag=True, help="Groups may write: for read-write volumes.")
+@click.option("--json", "as_json", is_flag=True, help="Say where it listens as JSON.")
+def serve(*, blobs: tuple[str, ...], listen: str, writable: bool, as_json: bool) -> None:
+    """Serve volumes from this host over HTTP: files, or block devices.
+
+    Whoever stores a volume needs no trust, so there is nothing to log in to: what is served is ciphertext. Listen where
+    the pods can reach it and others cannot. Runs until SIGTERM.
+
+    Example: parma volume serve model.blob state=/dev/vg0/state --writable --listen 10.88.0.1:8480
+    """
+    from parma_tenant.cli.connect import host_and_port
+    from parma_tenant.volume.serve import BlobServer, Store
+
+    store = Store(_named(blobs), writable)
+    store.check()
+    with BlobServer(host_and_port(listen, "--listen"), store) as server:
+        host = listen.rpartition(":")[0]
+        urls = {name: f"http://{host}:{server.server_port}/{name}" for name in store.blobs}
+        click.echo(json.dumps(urls) if as_json else "\n".join(urls.values()))
+        signal.signal(signal.SIGTERM, _stop)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _named(blobs: tuple[str, ...]) -> dict[str, Path]:
+    """Raises InvalidArgumentError: a name that is none, or stands for two."""
+    found: dict[str, Path] = {}
+    for text in blobs:
+        name, equals, path = text.partition("=")
+        if not equals:
+            name, path = Path(text).name, text
+        if not _BLOB_NAME.fullmatch(name):
+            raise InvalidArgumentError(
+                f"{name[:80]!r}: a name has letters, digits, dots, dashes: give NAME=PATH"
+            )
+        if name in found:
+            raise InvalidArgumentError(f"two blobs have the name {name}: give NAME=PATH")
+        found[name] = Path(path)
+    return found
 
 
 def _check(folder: Path | None, size: str | None, *, read_write: bool) -> None:

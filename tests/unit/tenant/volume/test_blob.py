@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import http.server
 import os
 import threading
@@ -15,7 +17,7 @@ from parma_tenant.sidecar.volume.attach import attach
 from parma_tenant.sidecar.volume.blob import BlobError, FileBlob, HttpBlob
 from parma_tenant.sidecar.volume.config import Volume
 from parma_tenant.volume.key import Kind, VolumeKey
-from tests.tools.blob_server import Handler
+from parma_tenant.volume.serve import BlobServer, Store
 
 CONTENT = os.urandom(20000)
 Serve = Callable[[type[http.server.BaseHTTPRequestHandler]], str]
@@ -24,28 +26,34 @@ Serve = Callable[[type[http.server.BaseHTTPRequestHandler]], str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Serves on loopback; the URL without a path."""
-    servers: list[http.server.HTTPServer] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(handler: type[http.server.BaseHTTPRequestHandler]) -> str:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
+        def start(handler: type[http.server.BaseHTTPRequestHandler]) -> str:
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            return stack.enter_context(running(server))
 
-    yield start
-    for server in servers:
+        yield start
+
+
+@contextlib.contextmanager
+def running(server: http.server.HTTPServer) -> Iterator[str]:
+    """The URL without a path."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
         server.shutdown()
         server.server_close()
 
 
 @pytest.fixture
-def store(serve: Serve, tmp_path: Path) -> str:
+def store(tmp_path: Path) -> Iterator[str]:
+    """A writable store with one blob."""
     (tmp_path / "blob").write_bytes(CONTENT)
-
-    class Store(Handler):
-        folder = tmp_path
-
-    return serve(Store)
+    blobs = {"blob": tmp_path / "blob"}
+    with running(BlobServer(("127.0.0.1", 0), Store(blobs, writable=True))) as url:
+        yield url
 
 
 BlobAt = Callable[[str], HttpBlob]
@@ -91,13 +99,76 @@ def test_writing(blob_at: BlobAt, store: str, tmp_path: Path, query: str) -> Non
 
 
 def test_a_write_that_is_refused(blob_at: BlobAt, store: str) -> None:
-    with pytest.raises(BlobError, match="400 to a write"):
+    with pytest.raises(BlobError, match="404 to a write"):
         blob_at(f"{store}/absent").write(0, b"x")
 
 
 def test_a_blob_that_is_not_there(blob_at: BlobAt, store: str) -> None:
     with pytest.raises(BlobError, match="404"):
         blob_at(f"{store}/absent").size()
+
+
+def ask(url: str, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method, target, body or None, named)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_the_whole_and_its_size(store: str) -> None:
+    assert ask(store, "GET", "/blob") == (200, CONTENT)
+    assert ask(store, "HEAD", "/blob") == (200, b"")
+    assert ask(store, "GET", "/blob?sig=x", Range="bytes=5-9") == (206, CONTENT[5:10])
+
+
+@pytest.mark.parametrize("target", ["/", "/absent", "/../blob", "/./blob", "/blob/"])
+def test_only_what_is_named_is_served(store: str, target: str) -> None:
+    assert ask(store, "GET", target)[0] == 404
+    assert ask(store, "PUT", f"{target}?comp=page", b"x", x_ms_range="bytes=0-0")[0] == 404
+
+
+@pytest.mark.parametrize("header", ["bytes=5-", "bytes=-5", "bytes=9-5", "bytes=20000-20001", "x"])
+def test_ranges_that_are_none(store: str, header: str) -> None:
+    assert ask(store, "GET", "/blob", Range=header)[0] == 416
+
+
+PAGE = {"x_ms_range": "bytes=0-3", "x_ms_page_write": "update"}
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        ("/blob", {}, 400),
+        ("/blob?comp=page", {"x_ms_page_write": "clear"}, 400),
+        ("/blob?comp=page", {"x_ms_range": "bytes=0-4"}, 416),
+        ("/blob?comp=page", {"x_ms_range": "bytes=19999-20002"}, 416),
+        ("/blob?comp=page", {"Content_Length": "99999999"}, 413),
+        ("/blob?comp=page", {"Content_Length": "-1"}, 413),
+    ],
+)
+def test_writes_that_are_refused(
+    store: str, tmp_path: Path, target: str, headers: dict[str, str], status: int
+) -> None:
+    assert ask(store, "PUT", target, b"1234", **(PAGE | headers))[0] == status
+    assert (tmp_path / "blob").read_bytes() == CONTENT
+
+
+def test_a_store_that_is_read_only(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(CONTENT)
+    store = Store({"blob": tmp_path / "blob"}, writable=False)
+    with running(BlobServer(("127.0.0.1", 0), store)) as url:
+        assert ask(url, "PUT", "/blob?comp=page", b"1234", **PAGE)[0] == 403
+        assert ask(url, "GET", "/blob") == (200, CONTENT)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/absent", "/"])
+def test_what_cannot_be_served(path: str) -> None:
+    with pytest.raises(FailedPreconditionError):
+        Store({"x": Path(path)}, writable=False).check()
 
 
 class Lying(http.server.BaseHTTPRequestHandler):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,48 @@ def test_nothing_is_overwritten(
     assert (tmp_path / "key").read_text() == "precious"
     assert not (tmp_path / "blob").exists()
     assert create(tmp_path / "same", "--from", folder, "--key", tmp_path / "same") == 2
+
+
+def serve(*words: object) -> int:
+    return run(["volume", "serve", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("absent",), "absent: No such file"),
+        (("/dev/null",), "neither a file nor a block device"),
+        (("in/file", "file=in/file"), "two blobs have the name file"),
+        (("a/b=in/file",), "a name has letters"),
+        (("in/file", "--listen", "nowhere"), "HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    match: str,
+) -> None:
+    assert folder.exists()
+    monkeypatch.chdir(tmp_path)
+    assert serve(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert match in line
+
+
+def test_volumes_are_served_until_sigterm(folder: Path) -> None:
+    command = [str(Path(sys.executable).with_name("parma")), "volume", "serve", "--json"]
+    command += ["--listen", "127.0.0.1:0", str(folder / "file"), f"other={folder / 'file'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        urls = json.loads(process.stdout.readline())
+        assert set(urls) == {"file", "other"}
+        with urllib.request.urlopen(urls["other"]) as answer:
+            assert answer.read() == b"content"
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
