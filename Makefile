@@ -52,7 +52,7 @@ soak: env ## the long tests in a cluster: a hundred restarts, a hundred pods, a 
 bench: env ## what things cost, as a table and bench.json; 1 if a limit is not held
 	@$(PY) -m tests.bench
 
-critest: env ## the CRI's conformance suite with parma and with runc on three containerds: docs/conformance.md; hours
+critest: env ## the CRI's conformance suite with parma and with runc on three containerds: docs/conformance.md; over an hour
 	@$(PY) -m tests.critest $(if $(FRESH),--fresh)
 
 prove: env-host ## explores the invariant as deep as ten minutes allow

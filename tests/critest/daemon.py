@@ -84,7 +84,7 @@ class SuiteContainerd(PrivateContainerd):
         super().close()
         if self._registry is not None:
             self._registry.kill()
-            self._registry.wait()
+            self._registry.communicate()
 
     def server_version(self) -> str:
         """What the daemon calls itself, without the packager's additions."""
