@@ -18,14 +18,14 @@ echo cgroups $(find /sys/fs/cgroup -maxdepth 8 -type d | grep -c -e 'kubepods.*p
 echo descriptors $(ls -l /proc/$(pgrep -xo containerd)/fd | grep -c -e /run/containerd/fifo -e io.containerd.grpc)
 echo layers $(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c /var/lib/parma/layers)
 echo unfinished $(find /var/lib/parma/layers -name '*.part' -o -name '*.tmp' 2>/dev/null | wc -l)
-echo sandboxes $(crictl pods -q | wc -l)
-echo containers $(crictl ps -aq | wc -l)
+echo containers $(ctr -n k8s.io containers ls -q | wc -l)
+echo snapshots $(ctr -n k8s.io snapshots ls | wc -l)
 echo tasks $(ctr -n k8s.io tasks ls -q | wc -l)
 """
 
 
-def settles(lab: Lab, before: dict[str, int], seconds: float = 90) -> None:
-    """Waits until the listing is as it was; fails with what differs."""
+def settles(lab: Lab, before: dict[str, int], seconds: float = 180) -> None:
+    """Waits until the listing is as it was; fails with what differs. The kubelet cleans up once a minute."""
     deadline = time.monotonic() + seconds
     while (now := listing(lab)) != before and time.monotonic() < deadline:
         time.sleep(1)
