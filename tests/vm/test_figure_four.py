@@ -8,6 +8,7 @@ sidecar attaches and mounts the volume; an inference server in a container of it
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -27,6 +28,8 @@ from parma_shim.demo import images
 from parma_shim.demo.daemon import PrivateContainerd, Settings
 from parma_shim.demo.group import Member
 from parma_shim.demo.ocilayout import Entry, Image, ImageConfig, layer_tar, write_archive
+from parma_tenant.claims.encoding import to_b64url
+from parma_tenant.volume.release import key_from_jwk
 from tests.e2e.conftest import Pod, Store, programs
 from tests.e2e.observe import ended
 from tests.tools import glyphs
@@ -116,6 +119,8 @@ class Stage:
     policy: bytes
     model: dict[str, Any]
     blob: Path
+    key: bytes
+    """Its secret."""
     shared: Path
 
 
@@ -140,7 +145,8 @@ def stage(
         policy = plan.policy()
         digest = hashlib.sha256(policy).digest()
         import_key(broker, "model", folder / "model.jwk", policy_for(digest))
-        yield Stage(plan, policy, trained, store / "model.blob", shared)
+        key = key_from_jwk(json.loads((folder / "model.jwk").read_text()))
+        yield Stage(plan, policy, trained, store / "model.blob", key.secret, shared)
 
 
 def ask(pod: Pod, questions: list[list[int]]) -> list[dict[str, Any]]:
@@ -167,10 +173,14 @@ def test_the_right_group_uses_the_model(
         assert right >= 36
         assert "released model" in log_of(pod, "skr")
         assert f"model is mounted at {PLACE}/model, read-only" in log_of(pod, "volume")
+        said = "".join(log_of(pod, name) for name in ("skr", "volume", "inference"))
     finally:
         pod.remove()
-    for host in (stage.blob.read_bytes(), daemon.log.read_bytes()):
-        assert b'"weights"' not in host
+    logs = said + daemon.log.read_text(errors="replace") + stage.plan.broker.log
+    for form in (stage.key.hex(), base64.b64encode(stage.key).decode(), to_b64url(stage.key)):
+        assert form not in logs
+    assert b'"weights"' not in stage.blob.read_bytes()
+    assert '"weights"' not in logs
 
 
 def test_one_byte_of_the_policy_changed_and_there_is_no_key(
