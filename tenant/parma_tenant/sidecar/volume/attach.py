@@ -25,15 +25,18 @@ class Attached:
     close: Callable[[], None]
 
 
-def attach(volume: Volume, key: VolumeKey) -> Attached:
-    """The device. Raises DataLossError (a blob of another size), BlobError, UnavailableError, KernelError."""
+def attach(volume: Volume, key: VolumeKey, roots: str = "") -> Attached:
+    """The device; `roots` as of HttpBlob.
+
+    Raises DataLossError (a blob of another size), BlobError, UnavailableError, KernelError.
+    """
     if volume.path is not None and _is_block(volume.path):
         _check_size(device_size(volume.path), key)
         return Attached(_number(volume.path), lambda: None)
     writable = key.kind is Kind.READ_WRITE
     blob: Blob
     if volume.url is not None:
-        blob = HttpBlob(volume.url)
+        blob = HttpBlob(volume.url, roots)
     else:
         assert volume.path is not None
         blob = FileBlob(volume.path, writable=writable)

@@ -1,13 +1,15 @@
 """The sidecar's settings.
 
-    ParmaVolumes  base64 of {"volumes": [VOLUME, ...], "maa_endpoint", "akv_endpoint", "skr_port"?, "patience"?}
+    ParmaVolumes  base64 of {"volumes": [VOLUME, ...], "maa_endpoint", "akv_endpoint", "skr_port"?, "patience"?,
+                  "trusted_roots"?}
     VOLUME        {"url" or "path", "kid", "mount_point", "read_write"?}
 
-url          http(s)://...: read by ranges; written as an Azure page blob is (`?comp=page`)
-path         a file or block device of this container
-kid          the volume's key, NAME or NAME/VERSION
-mount_point  an absolute path beneath the emptyDir that is shared
-patience     seconds to wait for the key-release sidecar and its services (default 300)
+url            http(s)://...: read by ranges; written as an Azure page blob is (`?comp=page`)
+path           a file or block device of this container
+kid            the volume's key, NAME or NAME/VERSION
+mount_point    an absolute path beneath the emptyDir that is shared
+trusted_roots  PEM: who may vouch for https:// stores; without it the image's usual roots
+patience       seconds to wait for the key-release sidecar and its services (default 300)
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class Settings:
     akv_endpoint: str
     skr_port: int = 8080
     patience: int = 300
+    trusted_roots: str = ""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -61,7 +64,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     found = _known(
         _document(environment.get(VARIABLE, "")),
         VARIABLE,
-        {"volumes", "maa_endpoint", "akv_endpoint", "skr_port", "patience"},
+        {"volumes", "maa_endpoint", "akv_endpoint", "skr_port", "patience", "trusted_roots"},
     )
     rows = found.get("volumes")
     if not isinstance(rows, list) or not 0 < len(rows) <= _MAX_VOLUMES:
@@ -75,6 +78,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         _text(found.get("akv_endpoint"), "akv_endpoint"),
         _number(found.get("skr_port", 8080), "skr_port", 0xFFFF),
         _number(found.get("patience", 300), "patience", 86400),
+        _text(found["trusted_roots"], "trusted_roots", _MAX_SIZE)
+        if "trusted_roots" in found
+        else "",
     )
 
 
@@ -124,9 +130,9 @@ def _volume(value: object, what: str) -> Volume:
     return Volume(url, path, _text(row.get("kid"), f"{what}: kid"), place, writable)
 
 
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _TEXT or not value.isascii():
-        raise SettingsError(f"{what} is a text of 1 to {_TEXT} ASCII letters")
+def _text(value: object, what: str, most: int = _TEXT) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= most or not value.isascii():
+        raise SettingsError(f"{what} is a text of 1 to {most} ASCII letters")
     return value
 
 

@@ -61,7 +61,7 @@ def _open(settings: Settings, volume: Volume, undo: ExitStack) -> None:
     key = obtain_key(settings, volume, release_key, time.monotonic)
     clear_place(volume.mount_point)
     name = free_name(volume.mount_point)
-    device = attach(volume, key)
+    device = attach(volume, key, settings.trusted_roots)
     undo.callback(device.close)
     opened = open_volume(key, device.number, name)
     undo.callback(opened.close)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import http.server
+import ipaddress
 import os
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from parma_api.status import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from parma_tenant.sidecar.volume.attach import attach
@@ -56,7 +63,7 @@ def store(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-BlobAt = Callable[[str], HttpBlob]
+BlobAt = Callable[..., HttpBlob]
 
 
 @pytest.fixture
@@ -64,8 +71,8 @@ def blob_at() -> Iterator[BlobAt]:
     """A blob that does not wait long between its attempts."""
     opened: list[HttpBlob] = []
 
-    def open_blob(url: str) -> HttpBlob:
-        opened.append(HttpBlob(url, pause=0.001))
+    def open_blob(url: str, roots: str = "") -> HttpBlob:
+        opened.append(HttpBlob(url, roots, pause=0.001))
         return opened[-1]
 
     yield open_blob
@@ -106,6 +113,44 @@ def test_a_write_that_is_refused(blob_at: BlobAt, store: str) -> None:
 def test_a_blob_that_is_not_there(blob_at: BlobAt, store: str) -> None:
     with pytest.raises(BlobError, match="404"):
         blob_at(f"{store}/absent").size()
+
+
+def self_signed(folder: Path) -> tuple[str, Path]:
+    """A certificate for 127.0.0.1, and the file of it and its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "store")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - datetime.timedelta(1))
+        .not_valid_after(now + datetime.timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, SHA256())
+    )
+    pem = made.public_bytes(Encoding.PEM)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "both.pem").write_bytes(secret + pem)
+    return pem.decode(), folder / "both.pem"
+
+
+def test_a_store_behind_tls(blob_at: BlobAt, tmp_path: Path) -> None:
+    root, file = self_signed(tmp_path)
+    (tmp_path / "blob").write_bytes(CONTENT)
+    server = BlobServer(("127.0.0.1", 0), Store({"blob": tmp_path / "blob"}, writable=False))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with running(server) as url:
+        url = url.replace("http:", "https:") + "/blob"
+        assert blob_at(url, root).read(5, 5) == CONTENT[5:10]
+        with pytest.raises(UnavailableError, match="SSLCertVerificationError"):
+            blob_at(url).read(5, 5)
+    with pytest.raises(InvalidArgumentError, match="trusted_roots"):
+        blob_at(url, "no PEM")
 
 
 def ask(url: str, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:

@@ -51,8 +51,11 @@ def test_settings() -> None:
     volume = Volume("http://host/blob", None, "model", "/volumes/model", read_write=False)
     assert read_settings(encoded(BODY)) == Settings((volume,), "a.example", "b.example")
     more = with_row(url=None, path="/blob", read_write=True) | {"skr_port": 8081, "patience": 5}
+    more["trusted_roots"] = "PEM"
     volume = Volume(None, "/blob", "model", "/volumes/model", read_write=True)
-    assert read_settings(encoded(more)) == Settings((volume,), "a.example", "b.example", 8081, 5)
+    assert read_settings(encoded(more)) == Settings(
+        (volume,), "a.example", "b.example", 8081, 5, "PEM"
+    )
 
 
 @pytest.mark.parametrize(
