@@ -20,6 +20,7 @@ from parma_api.gen.containerd.task import v2
 from parma_api.status import UnavailableError
 from parma_api.ttrpc.client import TtrpcClient
 from parma_api.ttrpc.server import TtrpcServer
+from parma_shim.task.control import ControlService
 from parma_shim.task.events import Publisher
 from parma_shim.task.group import Group
 from parma_shim.task.service import TaskService, TaskServiceV3
@@ -166,7 +167,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
     ports = fake_ports(folder / "run", behaviour, images)
     group = Group("test", ports, publisher, folder, lambda running, netns: None)
     service = TaskService(group, publisher, lambda: shutdowns.append(None))
-    server = TtrpcServer([service, TaskServiceV3(service)])
+    server = TtrpcServer([service, TaskServiceV3(service), ControlService(group)])
     publishing = asyncio.create_task(publisher.run())
     ours, theirs = stream_pair()
     serving.add(asyncio.create_task(server.serve(theirs)))

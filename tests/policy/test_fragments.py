@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import datetime
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import cbor2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,54 +25,22 @@ from parma_api.policy.fragment import Claims, load_module
 from parma_api.policy.gate import DEVICES, Gate
 from parma_api.policy.intake import REFERENCE_INFORMATION, TRUST_LIST
 from parma_api.policy.points import Point
+from tests.fixtures.signed import (
+    FINGERPRINT,
+    ISSUER,
+    ROOT,
+    SIGNER,
+    SIGNER_KEY,
+    certificate,
+    envelope,
+    sign,
+)
 
 SetPolicy = Callable[[bytes | str], Awaitable[None]]
 Soon = Callable[..., float]
-START = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
 
-def certificate(
-    name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool, days: int = 9000
-) -> bytes:
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(named(name))
-        .issuer_name(named(issuer))
-        .public_key(key.public_key())
-        .serial_number(7)
-        .not_valid_before(START)
-        .not_valid_after(START + datetime.timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .sign(issuer_key, hashes.SHA256())
-    )
-    return built.public_bytes(serialization.Encoding.DER)
-
-
-ROOT_KEY, SIGNER_KEY, LEDGER_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
-ROOT = certificate("Root", ROOT_KEY, "Root", ROOT_KEY, authority=True)
-SIGNER = certificate("Signer", SIGNER_KEY, "Root", ROOT_KEY, authority=False)
-FINGERPRINT = base64.urlsafe_b64encode(hashlib.sha256(ROOT).digest()).rstrip(b"=").decode()
-ISSUER = f"did:x509:0:sha256:{FINGERPRINT}::subject:CN:Signer"
-
-
-def sign(key: Any, header: dict[Any, Any], payload: bytes) -> tuple[bytes, bytes]:
-    protected = cbor2.dumps(header)
-    r, s = decode_dss_signature(
-        key.sign(cbor2.dumps(["Signature1", protected, b"", payload]), ec.ECDSA(hashes.SHA256()))
-    )
-    return protected, r.to_bytes(32) + s.to_bytes(32)
-
-
-def envelope(
-    payload: bytes, feed: str, svn: int | None = 3, receipts: tuple[bytes, ...] = ()
-) -> bytes:
-    claims: dict[Any, Any] = {1: ISSUER, 2: feed} | ({"svn": svn} if svn is not None else {})
-    protected, signature = sign(SIGNER_KEY, {1: -7, 33: [SIGNER, ROOT], 15: claims}, payload)
-    unprotected = {394: list(receipts)} if receipts else {}
-    return cbor2.dumps(cbor2.CBORTag(18, [protected, unprotected, payload, signature]))
+LEDGER_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 def receipt(for_envelope: bytes, ledger: str = "ledger.example", key: Any = LEDGER_KEY) -> bytes:

@@ -28,6 +28,7 @@ from parma_shim.lifecycle.places import run_directory
 from parma_shim.lifecycle.start import LISTEN_FD
 from parma_shim.lifecycle.state import GroupState, start_time, write_state
 from parma_shim.sandbox.ports import Ports, RunningMachine
+from parma_shim.task.control import ControlService
 from parma_shim.task.events import Publisher, dial_containerd
 from parma_shim.task.group import Group
 from parma_shim.task.service import TaskService, TaskServiceV3
@@ -86,7 +87,9 @@ class _Server:
             self._note_machine,
         )
         service = TaskService(group, publisher, over.set)
-        server = TtrpcServer([service, TaskServiceV3(service)], unknown_fields=Unknown.IGNORE)
+        server = TtrpcServer(
+            [service, TaskServiceV3(service), ControlService(group)], unknown_fields=Unknown.IGNORE
+        )
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(publisher.run())
             serving = tasks.create_task(server.serve_unix(self._listener))
