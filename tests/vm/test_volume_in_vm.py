@@ -75,11 +75,12 @@ def story(repository: Path, cache: Path, tmp_path_factory: pytest.TempPathFactor
     for name, content in FILES.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
-    disks = [folder / f"disk{lun}" for lun in range(5)]
+    disks = [folder / f"disk{lun}" for lun in range(6)]
     keys = {
         "ro": create_read_only(source, disks[0]),
         "other": create_read_only(source, folder / "other"),
         "rw": create_read_write(source, SIZE, disks[4]),
+        "crash": create_read_write(source, 2 * SIZE, disks[5]),
     }
     tamper(keys["ro"], disks)
     blob = disks[4].read_bytes()
@@ -89,8 +90,11 @@ def story(repository: Path, cache: Path, tmp_path_factory: pytest.TempPathFactor
     agent = (repository / "tests/vm/volume_agent.py").read_text()
     program.write_text(f"KEYS = {texts!r}\nBLOCKS = {(first, last)!r}\n{agent}")
     machine = rig.build(image, repository, program, folder, ("tenant/parma_tenant",))
-    console = folder / "console"
-    return Story(play(machine.arguments(), disks, console), keys, console.read_bytes())
+    *words, kernel = machine.arguments()
+    console, steps = folder / "console", {}
+    for chapter in ("", " story=crash", " story=after"):
+        steps |= play([*words, kernel + chapter], disks, console)
+    return Story(steps, keys, console.read_bytes())
 
 
 def tamper(key: VolumeKey, disks: list[Path]) -> None:
@@ -112,7 +116,8 @@ def play(arguments: list[str], disks: list[Path], log: Path) -> dict[str, dict[s
     done = subprocess.run(
         [*arguments, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
-    log.write_bytes(done.stdout + done.stderr)
+    with log.open("ab") as out:
+        out.write(done.stdout + done.stderr)
     lines = done.stdout.decode(errors="replace").splitlines()
     said = [line[line.index('{"step"') :] for line in lines if '{"step"' in line]
     steps = [json.loads(line) for line in said]
@@ -207,3 +212,12 @@ def test_what_the_host_changes_is_an_io_error(story: Story, name: str) -> None:
 def test_what_the_host_puts_back_in_its_place_is_read(story: Story) -> None:
     """The same block with the same tag: nothing of freshness is promised for a read-write volume."""
     assert with_lost_and_found(story, "rw.restored")["big"] == whole_files()["big"]
+
+
+def test_a_machine_that_dies_while_it_writes_leaves_no_unreadable_block(story: Story) -> None:
+    """That is what the journal is for: a block and its tag are written both or neither."""
+    assert story["crash.blocks"]["ok"] == story.keys["crash"].data_sectors * 512
+    files = with_lost_and_found(story, "crash.files")
+    assert files["synced"] == {"ok": story["crash.synced"]["digest"]}
+    assert files["big"] == whole_files()["big"]
+    assert all("ok" in row for row in files.values())

@@ -13,6 +13,7 @@ sys.path[:0] = ["/usr/lib/parma", "/usr/lib/parma/site"]
 import json
 import mmap
 import os
+import threading
 import time
 import traceback
 from hashlib import sha256
@@ -208,11 +209,52 @@ def put_tag(path, layout, block, value):
     raw_write(path, page, old[: at - page] + value + old[at - page + 32 :])
 
 
+def die_writing(key):
+    """What was synced before stands in the log; then the machine ends in the middle of what was not."""
+
+    def write(_node):
+        with open(f"{PLACE}/synced", "wb") as out:
+            out.write(b"synced" * 100000)
+            out.flush()
+            os.fsync(out.fileno())
+        say("crash.synced", digest=sha256(b"synced" * 100000).hexdigest())
+        for number in range(40):
+            for name in ("a", "b"):
+                with open(f"{PLACE}/{name}", "wb") as out:
+                    out.write(os.urandom(1 << 20))
+                    out.flush()
+            if number % 4 == 3:
+                threading.Thread(target=os.sync, daemon=True).start()
+            if number == 30:
+                sysrq("b")
+
+    with_volume(key, disk(5), write)
+
+
+def after_death(key):
+    say("crash.blocks", **attempt(lambda: with_volume(key, disk(5), whole(key))))
+    say("crash.files", **look(key, disk(5)))
+
+
 def scenario():
     keys = {name: decode(bytes.fromhex(text)) for name, text in KEYS.items()}
+    with open("/proc/cmdline") as line:
+        words = line.read().split()
+    if "story=crash" in words:
+        return die_writing(keys["crash"])
+    if "story=after" in words:
+        return after_death(keys["crash"])
     read_only(keys)
     read_write(keys)
-    say("left", devices=[name for name in os.listdir("/sys/block") if name.startswith("dm-")])
+    return say(
+        "left", devices=[name for name in os.listdir("/sys/block") if name.startswith("dm-")]
+    )
+
+
+def sysrq(letter):
+    with open("/proc/sysrq-trigger", "w") as file:
+        file.write(letter)
+    time.sleep(60)
 
 
 def main():
@@ -229,9 +271,7 @@ def main():
     except BaseException:
         say("failed", trace=traceback.format_exc())
     say("end")
-    with open("/proc/sysrq-trigger", "w") as file:
-        file.write("o")
-    time.sleep(60)
+    sysrq("o")
 
 
 main()
