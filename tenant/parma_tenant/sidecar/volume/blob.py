@@ -99,7 +99,7 @@ class HttpBlob:
     """A blob behind HTTP(S): GET with a range; PUT as for a page of an Azure page blob (`?comp=page`).
 
     A request is sent again when the connection fails or the server is busy (429, 5xx), which is harmless: a page
-    written twice is the same page. One request at a time.
+    written twice is the same page. Each thread has a connection of its own.
     """
 
     def __init__(self, url: str, roots: str = "", pause: float = 0.5) -> None:
@@ -116,8 +116,8 @@ class HttpBlob:
         self._path, self._query = parts.path or "/", parts.query
         self._pause = pause
         self._context = _tls(roots) if self._secure else None
-        self._lock = threading.Lock()
-        self._connection: http.client.HTTPConnection | None = None
+        self._mine = threading.local()
+        self._all: list[http.client.HTTPConnection] = []
 
     def size(self) -> int:
         """See Blob: by a range of one byte, which every server that can serve ranges answers."""
@@ -145,8 +145,8 @@ class HttpBlob:
 
     def close(self) -> None:
         """See Blob."""
-        with self._lock:
-            self._forget()
+        for connection in self._all:
+            connection.close()
 
     def _ranged(self, offset: int, length: int) -> tuple[bytes, int]:
         headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
@@ -163,46 +163,47 @@ class HttpBlob:
         self, method: str, query: str, headers: Mapping[str, str], body: bytes | None, length: int
     ) -> tuple[int, dict[str, str], bytes]:
         reason = ""
-        with self._lock:
-            for attempt in range(ATTEMPTS):
-                if attempt:
-                    time.sleep(self._pause * 2**attempt)
-                try:
-                    status, found, data = self._once(method, query, headers, body, length)
-                except (OSError, http.client.HTTPException) as error:
-                    self._forget()
-                    reason = type(error).__name__
-                    continue
-                if status != 429 and status < 500:
-                    return status, found, data
-                reason = f"status {status}"
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(self._pause * 2**attempt)
+            try:
+                status, found, data = self._once(method, query, headers, body, length)
+            except (OSError, http.client.HTTPException) as error:
+                self._connection().close()
+                reason = type(error).__name__
+                continue
+            if status != 429 and status < 500:
+                return status, found, data
+            reason = f"status {status}"
         raise UnavailableError(f"the blob at {self._host} cannot be reached: {reason}")
 
     def _once(
         self, method: str, query: str, headers: Mapping[str, str], body: bytes | None, length: int
     ) -> tuple[int, dict[str, str], bytes]:
-        if self._connection is None:
-            self._connection = self._connect()
+        connection = self._connection()
         target = self._path + (f"?{query}" if query else "")
-        self._connection.request(method, target, body, dict(headers))
-        answer = self._connection.getresponse()
+        connection.request(method, target, body, dict(headers))
+        answer = connection.getresponse()
         limit = max(length, _MAX_ERROR)
         data = answer.read(limit + 1)
-        if len(data) > limit or answer.will_close:
-            self._forget()
+        if len(data) > limit:
+            connection.close()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, data
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connection(self) -> http.client.HTTPConnection:
+        """This thread's; one that was closed connects again by itself."""
+        found: http.client.HTTPConnection | None = getattr(self._mine, "connection", None)
+        if found is None:
+            found = self._mine.connection = self._new_connection()
+            self._all.append(found)
+        return found
+
+    def _new_connection(self) -> http.client.HTTPConnection:
         if self._context is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=SECONDS)
         return http.client.HTTPSConnection(
             self._host, self._port, timeout=SECONDS, context=self._context
         )
-
-    def _forget(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _tls(roots: str) -> ssl.SSLContext:

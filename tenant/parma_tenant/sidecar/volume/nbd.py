@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from errno import EBUSY, EINVAL, EIO, EPERM
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,9 @@ _log = logging.getLogger("parma.volume")
 # include/uapi/linux/nbd.h
 _SET_SOCK, _SET_BLKSIZE, _DO_IT, _CLEAR_SOCK = 0xAB00, 0xAB01, 0xAB03, 0xAB04
 _SET_SIZE_BLOCKS, _DISCONNECT, _SET_TIMEOUT, _SET_FLAGS = 0xAB07, 0xAB08, 0xAB09, 0xAB0A
-_HAS_FLAGS, _READ_ONLY, _SEND_FLUSH = 1, 2, 4
+_HAS_FLAGS, _READ_ONLY, _SEND_FLUSH, _SEVERAL = 1, 2, 4, 1 << 8
+_CONNECTIONS: Final = 4
+"""So many requests are under way at a time."""
 _SECONDS: Final = 300
 """After which the kernel gives a request up; the blob's own attempts take less."""
 _READY_SECONDS: Final = 20.0
@@ -38,21 +41,23 @@ class NetworkDevice:
     """A block device of `size` bytes whose content is the blob's first bytes. Close it when nothing uses it."""
 
     def __init__(self, blob: Blob, size: int, *, writable: bool) -> None:
-        """Raises KernelError, FailedPreconditionError (no free device)."""
-        self._blob, self._size, self._writable = blob, size, writable
-        ours, theirs = socket.socketpair()
-        self._socket = ours
+        """Raises KernelError, FailedPreconditionError (no free device), UnavailableError."""
+        self._size = size
+        pairs = [socket.socketpair() for _ in range(_CONNECTIONS)]
+        self._links = [_Link(ours, blob, size, writable=writable) for ours, _ in pairs]
         try:
-            self.name, self.number, self._fd = _attach(theirs, size, writable=writable)
+            self.name, self.number, self._fd = _attach(
+                [theirs for _, theirs in pairs], size, writable=writable
+            )
         except BaseException:
-            ours.close()
+            for link in self._links:
+                link.close()
             raise
         finally:
-            theirs.close()
-        self._threads = (
-            threading.Thread(target=self._serve, daemon=True, name=f"{self.name} server"),
-            threading.Thread(target=self._wait, daemon=True, name=f"{self.name} kernel"),
-        )
+            for _, theirs in pairs:
+                theirs.close()
+        works = (*(link.serve for link in self._links), self._wait)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
             thread.start()
         try:
@@ -78,7 +83,8 @@ class NetworkDevice:
             _log.warning("%s", error.message)
         for thread in self._threads:
             thread.join(10)
-        self._socket.close()
+        for link in self._links:
+            link.close()
         os.close(self._fd)
 
     def _wait(self) -> None:
@@ -88,7 +94,20 @@ class NetworkDevice:
         except KernelError as error:
             _log.warning("%s", error.message)
 
-    def _serve(self) -> None:
+
+class _Link:
+    """One of the device's connections: requests one after the other. The others go on meanwhile."""
+
+    def __init__(self, connection: socket.socket, blob: Blob, size: int, *, writable: bool) -> None:
+        self._socket, self._blob = connection, blob
+        self._size, self._writable = size, writable
+
+    def close(self) -> None:
+        """The kernel has gone, or never came."""
+        self._socket.close()
+
+    def serve(self) -> None:
+        """Until the kernel disconnects."""
         try:
             while (data := self._receive(nbd_wire.REQUEST_SIZE)) is not None:
                 request = nbd_wire.parse(data)
@@ -96,7 +115,7 @@ class NetworkDevice:
                     break
                 self._answer(request)
         except (OSError, ApiError) as error:
-            _log.error("%s ends: %s", self.name, error)
+            _log.error("a connection of the block device ends: %s", error)
         self._socket.close()
 
     def _receive(self, length: int) -> bytes | None:
@@ -111,16 +130,18 @@ class NetworkDevice:
         return bytes(data)
 
     def _answer(self, request: nbd_wire.Request) -> None:
-        body = b""
+        body: bytes | None = b""
         if request.command is nbd_wire.Command.WRITE:
-            body = self._receive(request.length) or b""
+            body = self._receive(request.length)
+        if body is None:  # the kernel has gone in the middle of a write
+            return
         try:
             error, data = 0, self._carry_out(request, body)
-        except (OSError, ApiError) as failure:
-            _log.error("%s: %s at byte %d: %s", self.name, request.command, request.offset, failure)
-            error, data = EIO, b""
         except _RefusedError as refused:
             error, data = refused.number, b""
+        except Exception as failure:  # noqa: BLE001 - whatever a store sends is an I/O error and ends nothing
+            _log.error("%s at byte %d: %s", request.command, request.offset, failure)
+            error, data = EIO, b""
         self._socket.sendall(nbd_wire.reply(request.handle, error) + data)
 
     def _carry_out(self, request: nbd_wire.Request, body: bytes) -> bytes:
@@ -144,11 +165,11 @@ class _RefusedError(Exception):
         self.number = number
 
 
-def _attach(peer: socket.socket, size: int, *, writable: bool) -> tuple[str, str, int]:
-    """Name, number and descriptor of a free device that now belongs to `peer`."""
+def _attach(peers: Sequence[socket.socket], size: int, *, writable: bool) -> tuple[str, str, int]:
+    """Name, number and descriptor of a free device that now belongs to `peers`."""
     if size % BLOCK:
         raise InvalidArgumentError(f"a blob has a multiple of {BLOCK} bytes")
-    flags = _HAS_FLAGS | _SEND_FLUSH | (0 if writable else _READ_ONLY)
+    flags = _HAS_FLAGS | _SEND_FLUSH | _SEVERAL | (0 if writable else _READ_ONLY)
     for folder in sorted(_SYSFS.glob("nbd*")):
         if (folder / "pid").exists():
             continue
@@ -158,7 +179,8 @@ def _attach(peer: socket.socket, size: int, *, writable: bool) -> tuple[str, str
         with kernel_call("open", node):
             fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
         try:
-            ioctl(node, fd, _SET_SOCK, peer.fileno(), "NBD_SET_SOCK")
+            for peer in peers:
+                ioctl(node, fd, _SET_SOCK, peer.fileno(), "NBD_SET_SOCK")
             ioctl(node, fd, _SET_BLKSIZE, BLOCK, "NBD_SET_BLKSIZE")
             ioctl(node, fd, _SET_SIZE_BLOCKS, size // BLOCK, "NBD_SET_SIZE_BLOCKS")
             ioctl(node, fd, _SET_TIMEOUT, _SECONDS, "NBD_SET_TIMEOUT")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import socket
+import threading
+from errno import EINVAL, EIO, EPERM
 from typing import Any
 
 import pytest
@@ -29,6 +32,7 @@ from parma_tenant.sidecar.volume.config import (
     read_settings,
 )
 from parma_tenant.sidecar.volume.main import obtain_key
+from parma_tenant.sidecar.volume.nbd import _Link
 from parma_tenant.sidecar.volume.opening import check_superblock, is_shared
 from parma_tenant.volume.key import Kind, VolumeKey, VolumeKeyError
 from parma_tenant.volume.release import key_to_jwk
@@ -200,6 +204,89 @@ def test_requests_of_the_kernel() -> None:
         assert nbd_wire.parse(request(kind)) == nbd_wire.Request(command, 7, 8192, 4096)
     assert nbd_wire.parse(request(4)).command is None, "discards were not offered"
     assert nbd_wire.reply(7, 5).hex() == "67446698" + "00000005" + "0000000000000007"
+
+
+class Memory:
+    """A blob in memory; `failure` is raised instead."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.data = bytearray(16384)
+        self.failure = failure
+        self.flushed = 0
+
+    def size(self) -> int:
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self.failure:
+            raise self.failure
+        return bytes(self.data[offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> None:
+        if self.failure:
+            raise self.failure
+        self.data[offset : offset + len(data)] = data
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def exchange(blob: Memory, sent: bytes, *, writable: bool = True) -> bytes:
+    """What a connection answers until the kernel goes."""
+    kernel, ours = socket.socketpair()
+    with kernel:
+        link = _Link(ours, blob, 16384, writable=writable)
+        thread = threading.Thread(target=link.serve)
+        thread.start()
+        kernel.sendall(sent)
+        kernel.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: kernel.recv(65536), b""))
+        thread.join(10)
+    return answer
+
+
+def test_a_connection_of_the_block_device() -> None:
+    blob = Memory()
+    write = request(1, 4) + b"data"
+    answer = exchange(blob, write + request(3, 0) + request(0, 4) + request(2, 0))
+    assert answer == nbd_wire.reply(7) * 3 + b"data"
+    assert blob.flushed == 1
+    assert blob.data[8192:8196] == b"data"
+
+
+@pytest.mark.parametrize(
+    ("sent", "writable", "number"),
+    [
+        (request(1, 4) + b"data", False, EPERM),
+        (request(4), True, EPERM),
+        (request(0, 8193), True, EINVAL),
+        (request(1, 8193) + bytes(8193), True, EINVAL),
+    ],
+)
+def test_what_a_connection_refuses(sent: bytes, writable: bool, number: int) -> None:
+    blob = Memory()
+    after = request(0, 4)
+    answer = exchange(blob, sent + after, writable=writable)
+    assert answer == nbd_wire.reply(7, number) + nbd_wire.reply(7) + bytes(4)
+    assert not any(blob.data)
+
+
+@pytest.mark.parametrize(
+    "failure", [UnavailableError("away"), OSError(5, "x"), ValueError("odd"), KeyError("odder")]
+)
+@pytest.mark.parametrize("sent", [request(0, 4), request(1, 4) + b"data"])
+def test_whatever_a_store_does_is_an_io_error(failure: Exception, sent: bytes) -> None:
+    answer = exchange(Memory(failure), sent * 2)
+    assert answer == nbd_wire.reply(7, EIO) * 2
+
+
+def test_half_a_write_is_none() -> None:
+    blob = Memory()
+    assert exchange(blob, request(1, 4) + b"da") == b""
+    assert not any(blob.data)
 
 
 @pytest.mark.parametrize("data", [request(0, magic=1), request(0, length=(32 << 20) + 1)])
