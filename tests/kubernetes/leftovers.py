@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from .conftest import Lab
 
@@ -24,12 +25,26 @@ echo tasks $(ctr -n k8s.io tasks ls -q | wc -l)
 """
 
 
-def settles(lab: Lab, before: dict[str, int], seconds: float = 180) -> None:
-    """Waits until the listing is as it was; fails with what differs. The kubelet cleans up once a minute."""
+KEPT = ("containers", "snapshots")
+"""The kubelet keeps the last dead container of a pod that lives, for its log."""
+
+
+def settles(
+    lab: Lab, before: dict[str, int], *, without: Sequence[str] = (), seconds: float = 120
+) -> None:
+    """Waits until there is no more of anything than before; else fails with it. The kubelet cleans up once a minute."""
     deadline = time.monotonic() + seconds
-    while (now := listing(lab)) != before and time.monotonic() < deadline:
+    while True:
+        now = listing(lab)
+        more = {
+            name: (before[name], number)
+            for name, number in now.items()
+            if number > before[name] and name not in without
+        }
+        if not more:
+            return
+        assert time.monotonic() < deadline, f"left over, before and now: {more}"
         time.sleep(1)
-    assert now == before
 
 
 def listing(lab: Lab) -> dict[str, int]:

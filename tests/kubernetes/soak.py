@@ -153,7 +153,7 @@ def play(lab: Lab, result: Result, arguments: argparse.Namespace) -> None:
         with result.part(f"{arguments.pods} pods one after the other"):
             one_after_the_other(lab, result, arguments.pods)
     with result.part("nothing left over"):
-        settles(lab, before, 120)
+        settles(lab, before)
         result.tell("listing", listing(lab))
     logs = lab.cluster.node(
         "journalctl", "-u", "containerd", "--no-pager", "-o", "cat", timeout=120

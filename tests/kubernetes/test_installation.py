@@ -106,6 +106,8 @@ def test_helm_installs_and_removes(lab: Lab) -> None:
         f"image.tag={tag}",
     )
     try:
+        # helm's --wait is content with one node less than there are (maxUnavailable).
+        installation.wait_installed(lab.cluster)
         assert "handler" in installation.traces(lab.cluster)
     finally:
         helm(lab, "uninstall", "parma", *options)

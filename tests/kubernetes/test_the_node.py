@@ -8,7 +8,7 @@ from .cluster import installation
 from .cluster.home import ClusterError, run
 from .cluster.kind import NODE
 from .conftest import MANIFESTS, Lab, wait_for
-from .leftovers import listing
+from .leftovers import KEPT, listing, settles
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -20,7 +20,7 @@ def test_pods_come_back_after_the_node(lab: Lab) -> None:
     lab.apply(text)
     try:
         lab.ready("plain")
-        before = of_parma(lab)
+        before = listing(lab)
         boot = lab.sh("plain", "cat /proc/sys/kernel/random/boot_id")
         run(["docker", "restart", NODE], env=lab.cluster.environment, timeout=120)
         wait_for(lambda: answers(lab), 120)
@@ -32,17 +32,10 @@ def test_pods_come_back_after_the_node(lab: Lab) -> None:
         wait_for(restarted, 300)
         assert lab.sh("plain", "cat /proc/sys/kernel/random/boot_id") != boot
         assert before["shims"] == before["machines"] == 1
-        wait_for(lambda: of_parma(lab) == before, 120)
+        settles(lab, before, without=KEPT)
         installation.wait_installed(lab.cluster)
     finally:
         lab.delete(text)
-
-
-def of_parma(lab: Lab) -> dict[str, int]:
-    """The kubelet keeps the ended containers of its own pods for their logs."""
-    names = ("machines", "shims", "zombies", "pods", "mounts", "layers", "unfinished")
-    found = listing(lab)
-    return {name: found[name] for name in names}
 
 
 def answers(lab: Lab) -> bool:
