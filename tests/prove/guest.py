@@ -190,6 +190,7 @@ class Guest:
         self._containers = Containers(self.kernel, self.storage)
         group = SimpleNamespace(
             storage=self.storage,
+            sources=SimpleNamespace(unshare=lambda _sandbox: None),
             processes=Processes(self.kernel),
             layout=SimpleNamespace(real=lambda _path: str(empty_root)),
             sandbox=SandboxId(POD),
