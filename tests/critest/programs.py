@@ -25,6 +25,7 @@ _BUSYBOX = "busybox_1.35.0.orig.tar.bz2"
 _BUSYBOX_SHA256 = "faeeb244c35a348a334f4a59e44626ee870fb07b6884d68c10ae8bc19f83a694"
 _SWITCHES = {"CONFIG_STATIC": "y", "CONFIG_TC": "n"}
 """Changes of busybox's default configuration; `tc` does not build with newer kernel headers."""
+_SAME_BYTES = {"KCONFIG_NOTIMESTAMP": "1", "LC_ALL": "C.UTF-8"}
 _NO_NEW_PRIVS = """\
 #include <stdio.h>
 #include <unistd.h>
@@ -58,7 +59,7 @@ def critest(cache: Path) -> Path:
 
 def busybox(cache: Path) -> Path:
     """A static busybox with every applet of its default configuration (a minute). Raises BuildError."""
-    key = _key(_BUSYBOX_SHA256.encode(), repr(_SWITCHES).encode())
+    key = _key(_BUSYBOX_SHA256.encode(), repr((_SWITCHES, _SAME_BYTES)).encode())
     result = cache / "critest" / key / "busybox"
     if not result.exists():
         print("critest: building busybox from its source archive", file=sys.stderr)
@@ -86,14 +87,14 @@ def _build_busybox(work: Path, part: Path) -> None:
     with tarfile.open(archive) as packed:
         packed.extractall(work, filter="data")
     tree = next(path for path in work.iterdir() if path.is_dir())
-    _run(["make", "defconfig"], tree)
+    _run(["make", "defconfig"], tree, _SAME_BYTES)
     config = (tree / ".config").read_text()
     for switch, value in _SWITCHES.items():
         line = f"{switch}=y" if value == "y" else f"# {switch} is not set"
         config = re.sub(rf"^(# )?{switch}[ =].*$", line, config, flags=re.MULTILINE)
     (tree / ".config").write_text(config)
-    _run(["sh", "-c", 'yes "" | make oldconfig'], tree)
-    _run(["nice", "make", f"-j{os.cpu_count() or 1}", "busybox"], tree)
+    _run(["sh", "-c", 'yes "" | make oldconfig'], tree, _SAME_BYTES)
+    _run(["nice", "make", f"-j{os.cpu_count() or 1}", "busybox"], tree, _SAME_BYTES)
     shutil.copy(tree / "busybox", part)
 
 

@@ -15,20 +15,23 @@ pytestmark = [
     pytest.mark.containerd,
     pytest.mark.root,
     pytest.mark.slow,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(suite.SPEC_SECONDS),
 ]
 
 
 @pytest.fixture(scope="module")
-def outcomes(cache: Path) -> Iterator[dict[str, suite.Outcome]]:
-    """Of one run of all chosen specs; no pod is left by them."""
-    program = programs.critest(cache)
-    with daemon.running(daemon.VERSIONS[0], cache, images.ensure(cache)) as running:
-        found = suite.run(program, running, "parma", FOCUS)
-        assert running.sweep() == 0
-        yield {outcome.spec: outcome for outcome in found}
+def program(cache: Path) -> Path:
+    return programs.critest(cache)
+
+
+@pytest.fixture(scope="module")
+def running(cache: Path) -> Iterator[daemon.SuiteContainerd]:
+    with daemon.running(daemon.VERSIONS[0], cache, images.ensure(cache)) as found:
+        yield found
 
 
 @pytest.mark.parametrize("spec", FOCUS)
-def test_spec_passes(outcomes: dict[str, suite.Outcome], spec: str) -> None:
-    assert outcomes[spec].state is suite.State.PASS, outcomes[spec].message
+def test_spec_passes(program: Path, running: daemon.SuiteContainerd, spec: str) -> None:
+    (outcome,) = suite.run(program, running, "parma", [spec])
+    assert outcome.state is suite.State.PASS, outcome.message
+    assert running.sweep() == 0, "the spec left a pod"
