@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,14 +154,33 @@ def laboratory(folder: Path) -> Lab:
 _seconds: dict[str, float] = {}
 
 
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    _seconds[what] = time.monotonic() - began
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Builds the parts before the first test, once: ten minutes and more, which no test's time is meant for."""
+    chosen = any(item.get_closest_marker("kubernetes") for item in session.items)
+    if not chosen or session.config.option.collectonly:
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), _timed("the cluster's parts, built once"):
+        try:
+            kind.build(Home.default())
+        except ClusterError as error:
+            print(f"kind: {error}", file=sys.stderr)  # the tests that need it fail with it
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    began = time.monotonic()
-    made = laboratory(tmp_path_factory.mktemp("manifests"))
-    _seconds["cluster and installation"] = time.monotonic() - began
-    began = time.monotonic()
-    yield made
-    _seconds["tests in it"] = time.monotonic() - began
+    with _timed("cluster and installation"):
+        made = laboratory(tmp_path_factory.mktemp("manifests"))
+    with _timed("tests in it"):
+        yield made
     if not os.environ.get("KEEP"):
         kind.down(made.cluster.home)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import docker, nodeimage
 from .home import ClusterError, Home, run, step
-from .programs import KIND, command_folder, ensure
+from .programs import HELM, KIND, command_folder, ensure
 
 NAME = "parma"
 NODE = f"{NAME}-control-plane"
@@ -78,6 +78,14 @@ def _described(image: str) -> str:
             "kubeadmConfigPatches": [json.dumps(kubelet)],
         }
     )
+
+
+def build(home: Home) -> None:
+    """Everything that a cluster and its tests are made of, as far as it is missing. Raises ClusterError."""
+    docker.start(home)
+    for program in (KIND, HELM):
+        ensure(home, program)
+    nodeimage.ensure_image(home)
 
 
 def up(home: Home) -> Cluster:
