@@ -24,6 +24,8 @@ from parma_api.status import InternalError
 HANDLER = "parma"
 _SUBNET = ("10.88.7.0/24", "fd00:88:7::/64")
 _MNT_DETACH = 2
+TIMED_OUT = 124
+"""The status that timeout(1) gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class PrivateContainerd:
         program = [str(self.settings.programs.ctr), "--address", str(self.socket)]
         return run_checked([*program, "--namespace", namespace, *arguments], timeout=timeout)
 
-    def crictl(self, *arguments: str, timeout: float = 120) -> str:
+    def crictl(self, *arguments: str, timeout: float = 250) -> str:
         """Runs crictl; its standard output. Raises CommandFailedError."""
         return run_checked([*self.crictl_command(), *arguments], timeout=timeout)
 
@@ -155,12 +157,12 @@ class PrivateContainerd:
         program = str(self.settings.programs.crictl)
         config = str(self.folder / "crictl.yaml")
         # containerd's streaming server listens on the loopback of its own namespace.
-        return [*self.inside(), program, "--config", config, "--timeout", "120s"]
+        return [*self.inside(), program, "--config", config, "--timeout", "240s"]
 
     def close(self) -> None:
         """Removes pods, containers, the daemon, mounts, network namespaces and the folder. Never raises."""
         if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(CommandFailedError, subprocess.TimeoutExpired):
+            with contextlib.suppress(CommandFailedError):
                 self.crictl("rmp", "--all", "--force", timeout=60)
             self._remove_tasks()
             self.stop()
@@ -171,7 +173,7 @@ class PrivateContainerd:
 
     def _remove_tasks(self) -> None:
         for namespace in ("k8s.io", "default"):
-            with contextlib.suppress(CommandFailedError, subprocess.TimeoutExpired):
+            with contextlib.suppress(CommandFailedError):
                 for name in self.ctr("tasks", "ls", "-q", namespace=namespace).split():
                     self.ctr("tasks", "delete", "--force", name, namespace=namespace, timeout=30)
 
@@ -189,15 +191,19 @@ class CommandFailedError(InternalError):
 
 
 def run_checked(command: Sequence[str], timeout: float = 60) -> str:
-    """Runs a command; its standard output as text. Raises CommandFailedError."""
-    done = subprocess.run(
-        list(command),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-    )
+    """Runs a command; its standard output as text. Raises CommandFailedError, after `timeout` seconds too."""
+    try:
+        done = subprocess.run(
+            list(command),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        late = f"{command[0]} did not end in {timeout:g} s: {' '.join(command)[-200:]}"
+        raise CommandFailedError(command, TIMED_OUT, late) from None
     if done.returncode != 0:
         raise CommandFailedError(command, done.returncode, done.stderr + done.stdout)
     return done.stdout

@@ -135,7 +135,7 @@ def _start_group(stage: Stage) -> None:
     with narrator.step("The group starts through CRI, runtime handler `parma`: a VM boots"):
         annotations = {group.ANNOTATION: base64.b64encode(stage.policy).decode()}
         pod = stage.file("pod.json", pod_config("demo", stage.folder / "logs", annotations))
-        stage.pod = daemon.crictl("runp", "--runtime", "parma", pod).strip()
+        stage.pod = daemon.crictl("runp", "--runtime", "parma", pod, timeout=300).strip()
         narrator.say(f"pod {stage.pod[:13]}: the agent took the policy, HOST_DATA agreed")
     for member in GROUP:
         with narrator.step(f"Container `{member.name}` from {member.image}"):
@@ -167,9 +167,18 @@ def _use_group(stage: Stage) -> None:
             raise DemoFailedError("the log or the exec's answer is not what was expected")
 
 
+_FETCH = """\
+import sys, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())
+except OSError as error:
+    sys.exit(f"{sys.argv[1]}: {error}")
+"""
+
+
 def _fetch(daemon: PrivateContainerd, address: str) -> str:
-    program = f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=20).read().decode())"
-    return _patiently(lambda: run_checked([*daemon.inside(), sys.executable, "-c", program]))
+    words = [*daemon.inside(), sys.executable, "-c", _FETCH, f"http://{address}/"]
+    return _patiently(lambda: run_checked(words))
 
 
 def _patiently(ask: Callable[[], str]) -> str:
@@ -284,6 +293,7 @@ def main() -> int:
         narrator.end("Interrupted; all that was started is gone")
         return 130
     except ApiError as error:
-        narrator.end(f"The demo failed: {error.message.splitlines()[0]}")
+        # A program's warnings come first, and why it ended comes last.
+        narrator.end(f"The demo failed: {error.message.strip().splitlines()[-1]}")
         return 1
     return 0
