@@ -22,6 +22,8 @@ from parma_guest.attest.image import Image, Kernel
 from parma_guest.attest.provider import ReportProvider
 
 OPA_RUN = f"{RUN}/opa"
+OPA_START = 90.0
+"""Seconds: an emulated guest on a host that starts ten of them needs tens of them; the shim waits for 120."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def open_policy(image: Image, prepared: asyncio.Future[None]) -> PolicyHalf:
     log = HostLog()
     install(log)
     Path(OPA_RUN).mkdir(mode=0o700, parents=True, exist_ok=True)
-    gate = Gate(OpaLoader(Path(OPA), Path(BUNDLES), Path(OPA_RUN)))
+    loader = OpaLoader(Path(OPA), Path(BUNDLES), Path(OPA_RUN), start_timeout=OPA_START)
+    gate = Gate(loader)
     return policy_half(gate, _Provider(image, prepared), log.allow)
 
 
