@@ -304,7 +304,7 @@ REFUSED = [
     pytest.param(
         MountLayerRequest, "0a 01 10 01", "device.lun: truncated varint", id="beyond its parent"
     ),
-    pytest.param(FileEntry, "10 03", "kind: value 3 is out of range", id="enum"),
+    pytest.param(FileEntry, "10 04", "kind: value 4 is out of range", id="enum"),
     pytest.param(
         WaitResponse, "12 06 10 8094ebdc03", "exited_at: not a time", id="a second of nanos"
     ),

@@ -129,6 +129,7 @@ async def test_it_ends_with_sigterm(psp: StubPsp, broker: Client) -> None:
     )
     try:
         assert process.stderr is not None
+        assert b"reports come from" in await process.stderr.readline()
         assert b"listening on 127.0.0.1:" in await process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
