@@ -21,16 +21,15 @@ def host_path(box: dict[str, Any]) -> None:
     box["volumeMounts"] = [{"name": "etc", "mountPath": "/host"}]
 
 
-def shared_propagation(box: dict[str, Any]) -> None:
-    box["securityContext"] = {"privileged": True}
-    mount = {"name": "shared", "mountPath": "/s", "mountPropagation": "Bidirectional"}
+def propagation(box: dict[str, Any]) -> None:
+    mount = {"name": "labels", "mountPath": "/s", "mountPropagation": "HostToContainer"}
     box["volumeMounts"] = [mount]
 
 
 HOST_NAMESPACES = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
 HOST_THINGS: dict[str, tuple[Change, str]] = {
     "path": (host_path, "is the host's own (hostPath"),
-    "propagation": (shared_propagation, "mountPropagation needs the host's own mounts"),
+    "propagation": (propagation, "mountPropagation (rslave) is possible in an emptyDir only"),
     "device": (
         lambda box: box.update(resources={"limits": {RESOURCE: "1"}}),
         "device /dev/given: the host's devices cannot be given to a utility VM",
@@ -49,6 +48,7 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     ),
     "user": (lambda box: box.update(securityContext={"runAsUser": 99}), "process.user"),
 }
+LABELS = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
 PODS = {"host-things": HOST_THINGS, "tampered": TAMPERED}
 """A container for each: what somebody with rights in the cluster changes, and what the event says. Two pods: of one
 the kubelet tells 25 events at a time and no more.
@@ -67,7 +67,7 @@ def altered(lab: Lab, pod: str) -> str:
     def change(spec: dict[str, Any]) -> None:
         spec["volumes"] = [
             {"name": "etc", "hostPath": {"path": "/etc"}},
-            {"name": "shared", "emptyDir": {}},
+            {"name": "labels", "downwardAPI": {"items": [LABELS]}},
         ]
         for container in spec["containers"]:
             if container["name"] in changes:
