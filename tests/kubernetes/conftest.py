@@ -175,8 +175,9 @@ def pytest_runtestloop(session: pytest.Session) -> None:
             print(f"kind: {error}", file=sys.stderr)  # the tests that need it fail with it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """It is gone when the tests of other folders run."""
     with _timed("cluster and installation"):
         made = laboratory(tmp_path_factory.mktemp("manifests"))
     with _timed("tests in it"):

@@ -29,6 +29,18 @@ KEPT = ("containers", "snapshots")
 """The kubelet keeps the last dead container of a pod that lives, for its log."""
 
 
+def steady(lab: Lab, machines: int) -> dict[str, int]:
+    """The listing, once so many machines run and it is the same twice: status tells what was, for a while."""
+    deadline, last = time.monotonic() + 180, dict[str, int]()
+    while True:
+        now = listing(lab)
+        if now == last and now["machines"] == now["shims"] == now["pods"] == machines:
+            return now
+        assert time.monotonic() < deadline, f"not {machines} machines at rest: {now}"
+        last = now
+        time.sleep(5)
+
+
 def settles(
     lab: Lab, before: dict[str, int], *, without: Sequence[str] = (), seconds: float = 120
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from .cluster.home import ClusterError
 from .conftest import MANIFESTS, Lab, wait_for
-from .leftovers import KEPT, listing, settles
+from .leftovers import KEPT, listing, settles, steady
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.vm, pytest.mark.timeout(900)]
 CROWD = 10
@@ -73,7 +73,7 @@ def dead(lab: Lab, pattern: str) -> None:
 @pytest.mark.parametrize("pattern", ["qemu-system-x86_64", "containerd-shim-parma-v2 -namespace"])
 def test_a_pod_comes_back_when_its_vm_or_shim_is_killed(lab: Lab, crowd: str, pattern: str) -> None:
     del crowd
-    before, count = listing(lab), status(lab)["restartCount"]
+    before, count = steady(lab, machines=2), status(lab)["restartCount"]
     dead(lab, pattern)
     wait_for(lambda: status(lab)["restartCount"] > count and status(lab)["ready"], 300)
     rolled_out(lab, "statefulset/ordered")
