@@ -56,8 +56,11 @@ class Link:
 
     async def close(self) -> None:
         """Ends the VM and everything about it. Idempotent, bounded in time."""
-        await self.running.close()
-        await _close_channel(self.mux, self.moving, self.agent)
+        try:
+            # Before the machine, which closes the descriptor that the multiplexer waits on.
+            await _close_channel(self.mux, self.moving, self.agent)
+        finally:
+            await self.running.close()
 
 
 @dataclass(frozen=True, slots=True)
