@@ -7,9 +7,11 @@ killed only when nobody serves the socket and the shim's process is gone. Ten at
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 from parma_api.status import ApiError
 from parma_shim.lifecycle.arguments import Arguments, require_identity
@@ -30,6 +32,8 @@ KILLED = 128 + signal.SIGKILL
 LOCK_TIMEOUT = 3.0
 EXIT_TIMEOUT = 1.5
 """Seconds that a shim which has closed its socket may take to be gone, and a VMM to die."""
+CGROUP_TIMEOUT = 1.5
+"""Seconds that all of a pod's cgroups together may stay busy after their last process has ended."""
 _POLL = 0.005
 
 
@@ -71,12 +75,24 @@ def _clean(group: Group) -> list[str]:
     warnings = _end_vmm(state)
     if state.netns:
         warnings += _clean_network(state.netns)
-    for cgroup in reversed(state.cgroups):
-        with contextlib.suppress(OSError):
-            os.rmdir(cgroup)  # noqa: PTH106
+    remove_cgroups(state.cgroups)
     warnings += unmount_below(group.directory)
     _remove(group)
     return warnings
+
+
+def remove_cgroups(paths: Sequence[str]) -> None:
+    """Innermost first; one whose last process has just ended is busy for a moment, one that is in use stays."""
+    until = time.monotonic() + CGROUP_TIMEOUT
+    for path in reversed(paths):
+        while True:
+            try:
+                os.rmdir(path)  # noqa: PTH106
+            except OSError as error:
+                if error.errno == errno.EBUSY and time.monotonic() < until:
+                    time.sleep(_POLL)
+                    continue
+            break
 
 
 def _end_vmm(state: GroupState) -> list[str]:
