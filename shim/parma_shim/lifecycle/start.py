@@ -123,8 +123,8 @@ def _raise_oom_score() -> None:
 
 
 def _write_address(bundle: str, group: Group) -> None:
-    """containerd 1.6 and 1.7 find the shim again by this file only. The dot name and the rename are the runc shim's."""
-    temporary = f"{bundle}/.address"
+    """containerd 1.6 and 1.7 find the shim again by this file only. Two starts in one bundle must not share a name."""
+    temporary = f"{bundle}/.address.{os.getpid()}"
     try:
         with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
             file.write(group.address)
