@@ -56,7 +56,7 @@ def leavings(daemon: PrivateContainerd) -> dict[str, list[str]]:
 
 
 def wait_as_before(
-    daemon: PrivateContainerd, before: dict[str, list[str]], seconds: float = 20
+    daemon: PrivateContainerd, before: dict[str, list[str]], seconds: float = 60
 ) -> None:
     """Nothing more than there was; the failure shows what is."""
     with contextlib.suppress(AssertionError):

@@ -185,7 +185,8 @@ def play(arguments: Sequence[str], disks: Disks, log: Path) -> dict[str, dict[st
                 machine.stdin.write(b"done\n")
                 machine.stdin.flush()
             elif '{"step"' in text:
-                step = json.loads(text[text.index('{"step"') :])
+                # The kernel may write to the same console at any moment, behind our text too.
+                step, _ = json.JSONDecoder().raw_decode(text, text.index('{"step"'))
                 steps[step.pop("step")] = step
         machine.wait(timeout=60)
     return steps
