@@ -16,7 +16,7 @@ env-host: ## the same without the UVM images
 demo: env ## the main job, shown: a group under its policy, and six attacks on it
 	@.venv/bin/parma demo
 
-test: env ## every test, with real VMs; ends with pytest's summary
+test: env ## every test but those in a cluster, with real VMs; ends with pytest's summary
 	@$(PYTEST)
 
 test-fast: env-host ## no VM, no containerd, under two minutes
