@@ -6,6 +6,7 @@ starts, long after its first answer.
 
 from __future__ import annotations
 
+import errno
 import functools
 import mmap
 import os
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parma_api.status import DeadlineExceededError, InternalError, InvalidArgumentError
-from parma_guest.linux.errno import kernel_call
+from parma_guest.linux.errno import KernelError, kernel_call
 from parma_guest.linux.ioctl import ioctl
 
 _BLKROGET = 0x125E
@@ -54,7 +55,7 @@ class Disk:
 def find_disk(address: ScsiAddress, deadline: float) -> Disk:
     """The disk at `address`, waited for until time.monotonic() is `deadline`. Blocks.
 
-    Raises DeadlineExceededError: the host has not plugged it in.
+    Raises DeadlineExceededError (the host has not plugged it in), KernelError (it cannot be opened).
     """
     pyudev, context = _pyudev()
     if (disk := _look(pyudev, context, address)) is not None:
@@ -95,12 +96,28 @@ def _look(pyudev: Any, context: Any, address: ScsiAddress) -> Disk | None:
     try:
         unit = pyudev.Devices.from_name(context, "scsi", f"{host}:0:0:{address.lun}")
         for device in context.list_devices(subsystem="block", DEVTYPE="disk", parent=unit):
-            if device.device_node is not None:
+            if device.device_node is not None and _is_live(str(device.device_node)):
                 number = device.device_number
                 return Disk(str(device.device_node), f"{os.major(number)}:{os.minor(number)}")
     except pyudev.DeviceNotFoundError:
         return None
     return None
+
+
+def _is_live(node: str) -> bool:
+    """Whether the disk can be opened yet.
+
+    device_add_disk (block/genhd.c) shows a disk in sysfs and devtmpfs before bdev_add makes it one that opens; its
+    uevent comes after both. Who looks in between gets ENXIO, or ENOENT from a devtmpfs that is a moment behind.
+    """
+    try:
+        with kernel_call("open", node):
+            os.close(os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+    except KernelError as error:
+        if error.number in (errno.ENXIO, errno.ENOENT):
+            return False
+        raise
+    return True
 
 
 def _host_number(context: Any, controller: int) -> int:
