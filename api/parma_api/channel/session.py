@@ -32,7 +32,11 @@ from parma_api.status import FailedPreconditionError, ResourceExhaustedError
 
 CONTROL: Final = 0
 WINDOW: Final = 256 << 10
-"""Bytes that a stream's sender may have under way."""
+"""Bytes that a stream's sender may have under way at first."""
+GROWN: Final = 8
+"""Times that, at most, for a stream whose reader keeps up: each grant costs the sender a wait."""
+ROOM: Final = 32 << 20
+"""Bytes by which all windows of a channel together may grow."""
 CONTROL_WINDOW: Final = (8 << 20) + MAX_DATA
 """Of stream 0: more than the largest call and the largest answer."""
 MAX_CREDIT: Final = 1 << 31
@@ -84,8 +88,9 @@ class ChannelSession:
         window: int = WINDOW,
         control_window: int = CONTROL_WINDOW,
         max_streams: int | None = None,
+        room: int = ROOM,
     ) -> None:
-        """max_streams: at once, stream 0 not counted; with `window` it bounds the memory that a peer can fill.
+        """max_streams: at once, stream 0 not counted; with `window` and `room` it bounds what a peer can fill.
 
         The guest takes more than the host opens: it may still be emptying what the host is done with.
         """
@@ -93,6 +98,7 @@ class ChannelSession:
         self._hello = Hello(window, control_window)
         self._peer: Hello | None = None
         self._max_streams = max_streams or MAX_STREAMS[side]
+        self._room = room
         self._decoder = FrameDecoder(MAX_GARBAGE if side is Side.HOST else 0)
         self._streams: dict[int, StreamState] = {}
         self._done = DoneIds()
@@ -256,9 +262,19 @@ class ChannelSession:
         for stream_id in sorted(due):
             stream = self._streams.get(stream_id)
             if stream is not None and not stream.fin_received:
+                self._widen(stream)
                 yield encode_credit(stream_id, stream.granting)
                 stream.allowance += stream.granting
                 stream.granting = 0
+
+    def _widen(self, stream: StreamState) -> None:
+        """Double the window of a stream whose reader has taken all that came: the sender waits for us, not for it."""
+        if stream.received.size or stream.stream_id == CONTROL:
+            return
+        more = min(stream.window, GROWN * self._hello.window - stream.window, self._room)
+        stream.window += more
+        stream.granting += more
+        self._room -= more
 
     # --- receiving -------------------------------------------------------------------------------------------------
 
@@ -375,7 +391,9 @@ class ChannelSession:
 
     def _end(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
-        if stream is not None and stream.scheduled:
-            self._ready.remove(stream_id)
+        if stream is not None:
+            self._room += stream.window - self._hello.window
+            if stream.scheduled:
+                self._ready.remove(stream_id)
         self._done.add(stream_id)
         self._grants.discard(stream_id)

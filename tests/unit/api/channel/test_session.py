@@ -28,6 +28,7 @@ from parma_api.channel.frame import (
 from parma_api.channel.session import (
     CONTROL,
     MAX_CREDIT,
+    ROOM,
     ChannelSession,
     ResetCode,
     Side,
@@ -243,6 +244,73 @@ def test_no_credit_for_a_stream_that_has_ended() -> None:
     assert frames(guest) == []
 
 
+# --- windows that grow ---------------------------------------------------------------------------------------------
+
+
+def _through(guest: ChannelSession, stream_id: int) -> int:
+    """A peer uses all its credit, a reader takes all at once; the credit that the peer is given for it."""
+    state = guest._streams[stream_id]
+    while size := min(state.allowance, MAX_DATA):
+        guest.receive(data_header(stream_id, size) + bytes(size))
+    guest.take(stream_id, state.received.size)
+    (credit,) = frames(guest)
+    assert isinstance(credit, Credit)
+    assert credit.stream_id == stream_id
+    return credit.amount
+
+
+def test_a_window_doubles_while_its_reader_keeps_up() -> None:
+    guest = opened(Side.GUEST)
+    assert [_through(guest, 1) for _ in range(5)] == [
+        2 * WINDOW,
+        4 * WINDOW,
+        8 * WINDOW,
+        8 * WINDOW,
+        8 * WINDOW,
+    ]
+    with pytest.raises(ChannelError, match="more data than credit"):
+        guest.receive(data_header(1, 8 * WINDOW + 1) + bytes(8 * WINDOW + 1))
+
+
+def test_a_window_does_not_grow_for_a_reader_that_lags() -> None:
+    guest = opened(Side.GUEST)
+    for _ in range(20):
+        state = guest._streams[1]
+        if state.allowance:
+            size = state.allowance
+            guest.receive(data_header(1, size) + bytes(size))
+        guest.take(1, WINDOW // 2)
+        frames(guest)
+    assert guest._streams[1].window == WINDOW
+
+
+def test_all_windows_together_grow_by_so_much_only() -> None:
+    guest = opened(Side.GUEST, 3, room=9 * WINDOW + 5)
+    for _ in range(4):
+        _through(guest, 1)
+    for _ in range(4):
+        _through(guest, 3)
+    assert [guest._streams[number].window for number in (1, 3, 5)] == [
+        8 * WINDOW,
+        3 * WINDOW + 5,
+        WINDOW,
+    ]
+    assert _through(guest, 5) == WINDOW
+
+
+def test_a_stream_that_is_over_gives_its_room_back() -> None:
+    guest = opened(Side.GUEST, 2, room=WINDOW)
+    _through(guest, 1)
+    assert _through(guest, 3) == WINDOW
+    guest.receive(encode_reset(1, 1))
+    assert _through(guest, 3) == 2 * WINDOW
+
+
+def test_stream_0_keeps_its_window() -> None:
+    guest = session(Side.GUEST)
+    assert [_through(guest, CONTROL) for _ in range(3)] == [2 * WINDOW] * 3
+
+
 def test_frames_are_at_most_64_kib() -> None:
     host = ChannelSession(Side.HOST)
     host.receive(encode_hello(Hello(1 << 20, 1 << 20)))
@@ -431,6 +499,7 @@ def test_every_byte_arrives_once_and_in_order(seed: int, steps: int) -> None:
     for end in model.ends:
         assert set(end._streams) == {CONTROL}
         assert not end._done._above
+        assert end._room == ROOM
 
 
 @settings(max_examples=200, deadline=None)
