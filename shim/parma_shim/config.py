@@ -61,6 +61,8 @@ class Config:
     memory_mib: int = 2048
     boot_deadline: int = 120
     """Seconds until the agent's first answer; under TCG on a busy machine it takes tens of them."""
+    boots_at_once: int = 0
+    """How many pods of this host may boot at the same time; 0: one for each CPU under TCG, else no limit."""
     uid_base: int = UID_BASE
     layer_cache_mib: int = 20480
     scratch_mib: int = 8192
@@ -170,6 +172,7 @@ _READERS: Mapping[str, Callable[[object, Path], object]] = {
     "size": _choice(VmSize),
     "memory_mib": _number(MIN_MEMORY_MIB, MAX_MEMORY_MIB),
     "boot_deadline": _number(1, 3600),
+    "boots_at_once": _number(0, 4096),
     "uid_base": _number(1, MAX_UID_BASE),
     "layer_cache_mib": _number(64, 1 << 30),
     "scratch_mib": _number(64, 1 << 24),

@@ -13,6 +13,7 @@ from parma_api.launch import VmSize
 from parma_shim.config import HostPaths
 from parma_shim.podconfig import PodConfig, PolicyText, RuntimeOptions
 from parma_shim.sandbox.ports import Layer, Network, Ports
+from parma_shim.sandbox.turns import at_once
 from tests.fakes.guest import Behaviour, launcher
 
 
@@ -78,6 +79,7 @@ def fake_ports(
         layers=images,
         scratch=scratch,
         certificates=lambda: b"",
+        turn=at_once,
         boot_deadline=10,
         host_paths=HostPaths.REFUSE,
         run_dir=run_dir,

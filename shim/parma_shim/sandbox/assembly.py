@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +19,9 @@ from parma_shim.net.pod import plug
 from parma_shim.podconfig import PodConfig, RuntimeOptions, pod_config
 from parma_shim.sandbox.machines import Launcher
 from parma_shim.sandbox.ports import Layer, Network, Ports
+from parma_shim.sandbox.turns import BootTurns, at_once
+from parma_shim.vmm.accel import choose_accelerator, choose_variant
+from parma_shim.vmm.config import Accelerator
 
 if TYPE_CHECKING:
     from parma_shim.image.resolve import LayerRef
@@ -43,6 +47,7 @@ def assemble(namespace: str, containerd: str, environment: Mapping[str, str]) ->
         layers=layers,
         scratch=lambda: make_scratch(config.lib_dir / "scratch", config.scratch_mib),
         certificates=lambda: read_certificates(config.certificates),
+        turn=boot_turns(config),
         boot_deadline=config.boot_deadline,
         host_paths=config.host_paths,
         run_dir=config.run_dir,
@@ -65,10 +70,22 @@ def refusing(error: ApiError, run_dir: Path) -> Ports:
         layers=refuse,
         scratch=refuse_now,
         certificates=refuse_now,
+        turn=refuse_now,
         boot_deadline=1,
         host_paths=HostPaths.REFUSE,
         run_dir=run_dir,
     )
+
+
+def boot_turns(config: Config) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """`boots_at_once` of config.toml. A host that cannot start VMs at all says why later."""
+    slots = config.boots_at_once
+    if not slots:
+        with contextlib.suppress(ApiError):
+            choice = choose_accelerator(choose_variant(config.image), config.accelerator)
+            if choice.accelerator is Accelerator.TCG:
+                slots = len(os.sched_getaffinity(0))
+    return BootTurns(config.lib_dir / "turns", slots).turn if slots else at_once
 
 
 class ImageLayers:

@@ -85,7 +85,8 @@ async def boot(
     for name in unknown_annotations(plan.annotations):
         log.warning("annotation %s means nothing: mistyped?", name)
     phases = Phases()
-    async with contextlib.AsyncExitStack() as undo:
+    async with ports.turn(), contextlib.AsyncExitStack() as undo:
+        phases.done("turn")
         network = None
         if plan.netns is not None:
             network = await ports.plug(plan.netns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -109,6 +110,8 @@ class Ports:
     scratch: Callable[[], int]
     """A new sparse file for the pod's scratch, without a name: the descriptor is the caller's."""
     certificates: Callable[[], bytes]
+    turn: Callable[[], AbstractAsyncContextManager[None]]
+    """Inside it a pod may boot."""
     boot_deadline: float
     host_paths: HostPaths
     run_dir: Path
