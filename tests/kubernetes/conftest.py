@@ -22,6 +22,7 @@ from . import testimages
 from .cluster import installation, kind
 from .cluster.home import ClusterError, Home
 from .cluster.kind import NODE, Cluster
+from .evidence import pytest_runtest_makereport
 
 T = TypeVar("T")
 MANIFESTS = Path(__file__).with_name("manifests")
@@ -217,4 +218,4 @@ def changed(text: str, change: Callable[[dict[str, Any]], None]) -> str:
     return yaml.safe_dump_all(documents)
 
 
-__all__ = ["NODE", "Lab", "changed", "wait_for"]
+__all__ = ["NODE", "Lab", "changed", "pytest_runtest_makereport", "wait_for"]
