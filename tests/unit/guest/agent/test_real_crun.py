@@ -27,7 +27,6 @@ from parma_api.gen.parma.agent.v1 import (
 from parma_api.status import ApiError
 from parma_api.volumes import pod_directory, root_path
 from parma_guest.agent.sources import Sources
-from parma_guest.linux.mount import MNT_DETACH, umount
 from tests.fixtures.agent import agent_in_process, short_directory
 from tests.fixtures.crun import OwnNamespaces, make_crun, require_root
 from tests.fixtures.group import POD, Driver, container_id, description, oci_document, policy
@@ -71,7 +70,6 @@ async def ready() -> AsyncIterator[Driver]:
                 driver = Driver(rig, TEXT)
                 await driver.setup()
                 yield driver
-                umount(rig.layout.shm(POD), MNT_DETACH)  # type: ignore[arg-type]
         finally:
             namespaces.close()
 
