@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .cluster import kind
 from .conftest import MANIFESTS, Lab, laboratory, wait_for
 from .leftovers import listing, settles
 
@@ -172,7 +174,11 @@ def main() -> int:
     result = Result()
     with tempfile.TemporaryDirectory() as folder:
         lab = laboratory(Path(folder))
-        play(lab, result, arguments)
+        try:
+            play(lab, result, arguments)
+        finally:
+            if not os.environ.get("KEEP"):
+                kind.down(lab.cluster.home)
     if arguments.json is not None:
         document = {"figures": result.figures, "wrong": result.wrong}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")

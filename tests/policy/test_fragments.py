@@ -23,7 +23,7 @@ from parma_api.policy.did_x509 import (
 from parma_api.policy.envelope import EnvelopeError, open_envelope
 from parma_api.policy.fragment import Claims, load_module
 from parma_api.policy.gate import DEVICES, Gate
-from parma_api.policy.intake import REFERENCE_INFORMATION, TRUST_LIST
+from parma_api.policy.intake import REFERENCE_INFORMATION, TRUST_LIST, Intake
 from parma_api.policy.points import Point
 from tests.fixtures.signed import (
     FINGERPRINT,
@@ -97,6 +97,11 @@ def mount() -> PointRequest:
     return PointRequest(Point.MOUNT_DEVICE, document)
 
 
+@pytest.fixture
+def intake(gate: Gate) -> Intake:
+    return Intake(gate)
+
+
 async def refused(work: Awaitable[None]) -> tuple[str, ...]:
     with pytest.raises(PolicyDenied) as denied:
         await work
@@ -104,10 +109,10 @@ async def refused(work: Awaitable[None]) -> tuple[str, ...]:
 
 
 async def test_fragment_brings_its_layers_and_its_values(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    gate: Gate, intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     await set_policy(policy())
-    await gate.load_fragment(envelope(FRAGMENT, "side"), "", soon())
+    await intake.load(envelope(FRAGMENT, "side"), "", soon())
     async with gate.transaction(DEVICES, [mount()], soon()):
         pass
     parts: Any = gate.metadata().mapping("issuers")[ISSUER]
@@ -116,28 +121,22 @@ async def test_fragment_brings_its_layers_and_its_values(
 
 
 async def test_refused_fragments_change_nothing(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    gate: Gate, intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     await set_policy(policy())
     before = gate.metadata()
     good = envelope(FRAGMENT, "side")
-    assert await refused(gate.load_fragment(good[:-1] + b"\0", "", soon())) == (
-        "fragment.envelope",
-    )
-    assert await refused(gate.load_fragment(good + b"\0", "", soon())) == ("fragment.envelope",)
-    assert await refused(gate.load_fragment(good, "text/plain", soon())) == ("fragment.envelope",)
-    assert await refused(gate.load_fragment(envelope(FRAGMENT, "other"), "", soon())) == (
-        "fragment.feed",
-    )
-    assert await refused(gate.load_fragment(envelope(FRAGMENT, "side", 1), "", soon())) == (
+    assert await refused(intake.load(good[:-1] + b"\0", "", soon())) == ("fragment.envelope",)
+    assert await refused(intake.load(good + b"\0", "", soon())) == ("fragment.envelope",)
+    assert await refused(intake.load(good, "text/plain", soon())) == ("fragment.envelope",)
+    assert await refused(intake.load(envelope(FRAGMENT, "other"), "", soon())) == ("fragment.feed",)
+    assert await refused(intake.load(envelope(FRAGMENT, "side", 1), "", soon())) == (
         "fragment.svn_low",
     )
     broken = FRAGMENT + b"x := time.now_ns()\n"
-    assert await refused(gate.load_fragment(envelope(broken, "side"), "", soon())) == (
-        "fragment.invalid",
-    )
+    assert await refused(intake.load(envelope(broken, "side"), "", soon())) == ("fragment.invalid",)
     own = FRAGMENT + b"parameter(_) := 1\n"
-    codes = await refused(gate.load_fragment(envelope(own, "side"), "", soon()))
+    codes = await refused(intake.load(envelope(own, "side"), "", soon()))
     assert codes in (("fragment.invalid",), ("policy.evaluation",))
     assert gate.metadata() is before
 
@@ -153,20 +152,20 @@ async def test_nothing_is_compiled_before_the_issuer_is_accepted(
 
 
 async def test_namespace_stays_and_cannot_be_taken_twice(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    gate: Gate, intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     extra = 'get_properties := {"allowed": true} if data.helpers.wanted\n'
     await set_policy(policy(includes='["namespace"]', extra=extra))
     asked = PointRequest(Point.GET_PROPERTIES, {})
     assert await refused(gate.query(asked)) == ("policy.rule_missing",)  # type: ignore[arg-type]
-    await gate.load_fragment(envelope(LIBRARY, "side"), "", soon())
+    await intake.load(envelope(LIBRARY, "side"), "", soon())
     assert (await gate.query(asked)).point is Point.GET_PROPERTIES
-    again = gate.load_fragment(envelope(LIBRARY, "side"), "", soon())
+    again = intake.load(envelope(LIBRARY, "side"), "", soon())
     assert await refused(again) == ("fragment.namespace_in_use",)
 
 
 async def test_receipts_count_once_their_ledgers_key_is_trusted(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     await set_policy(policy(receipts='["TTL:lists/main", "ledger.example", "*"]'))
     bare = envelope(FRAGMENT, "side")
@@ -175,33 +174,31 @@ async def test_receipts_count_once_their_ledgers_key_is_trusted(
     forged = cbor2.dumps(
         cbor2.CBORTag(18, [protected, {394: [receipt(bare, key=SIGNER_KEY)]}, payload, signature])
     )
-    assert await refused(gate.load_fragment(proved, "", soon())) == ("fragment.receipt_missing",)
-    await gate.load_fragment(envelope(trust_list(), "lists/main"), TRUST_LIST, soon())
-    assert await refused(gate.load_fragment(forged, "", soon())) == ("fragment.receipt_missing",)
-    await gate.load_fragment(proved, "", soon())
+    assert await refused(intake.load(proved, "", soon())) == ("fragment.receipt_missing",)
+    await intake.load(envelope(trust_list(), "lists/main"), TRUST_LIST, soon())
+    assert await refused(intake.load(forged, "", soon())) == ("fragment.receipt_missing",)
+    await intake.load(proved, "", soon())
 
 
 async def test_trust_lists_need_a_version_and_a_rule(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     await set_policy(policy())
     codes = await refused(
-        gate.load_fragment(envelope(trust_list(), "lists/main", None), TRUST_LIST, soon())
+        intake.load(envelope(trust_list(), "lists/main", None), TRUST_LIST, soon())
     )
     assert codes == ("fragment.svn_type",)
-    codes = await refused(
-        gate.load_fragment(envelope(trust_list(), "lists/else"), TRUST_LIST, soon())
-    )
+    codes = await refused(intake.load(envelope(trust_list(), "lists/else"), TRUST_LIST, soon()))
     assert codes == ("ttl.no_match",)
 
 
 async def test_reference_information_is_kept_for_containers(
-    gate: Gate, set_policy: SetPolicy, soon: Soon
+    intake: Intake, set_policy: SetPolicy, soon: Soon
 ) -> None:
     await set_policy(policy())
     signed = envelope(b"reference", "r")
-    await gate.load_fragment(signed, REFERENCE_INFORMATION[0], soon())
-    assert gate.reference_information() == {REFERENCE_INFORMATION[0]: signed}
+    await intake.load(signed, REFERENCE_INFORMATION[0], soon())
+    assert intake.reference_information == {REFERENCE_INFORMATION[0]: signed}
 
 
 @pytest.mark.filterwarnings(

@@ -6,11 +6,10 @@ import asyncio
 import enum
 import hashlib
 import hmac
-import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 from parma_api.policy.decision import (
     Decision,
@@ -26,25 +25,21 @@ from parma_api.policy.engine import (
     EngineLostError,
     EvaluationError,
     Module,
-    Versions,
 )
 from parma_api.policy.inputs import InputError, check_input
 from parma_api.policy.metadata import Command, Metadata, MetadataError
 from parma_api.policy.paths import plain_input
-from parma_api.policy.points import API_VERSION, FRAMEWORK_VERSION, Point
+from parma_api.policy.points import Point
 from parma_api.policy.queues import SERIAL, Queues
 from parma_api.policy.refusal import redact
 from parma_api.policy.verdict import Verdict, read_answer
+from parma_api.policy.versions import check_versions
 from parma_api.status import DeadlineExceededError, InternalError
-
-if TYPE_CHECKING:
-    from parma_api.policy.intake import Intake
 
 DEVICES: Final = "devices"
 """The queue of devices and overlays; every other queue is named by its container id."""
 FRAGMENTS: Final = "fragments"
 _QUERY_SECONDS: Final = 60.0
-_VERSION: Final = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 
 class Stance(enum.Enum):
@@ -79,7 +74,6 @@ class Gate:
         self._setting = asyncio.Lock()
         self._queues = Queues()
         self._stdio: dict[str, bool] = {}
-        self._intake: Intake | None = None
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -323,22 +317,6 @@ class Gate:
                 f"{queue}: not finished by its deadline; nothing was booked"
             ) from None
 
-    async def load_fragment(self, envelope: bytes, media_type: str, deadline: float) -> None:
-        """A signed envelope (COSE_Sign1): fragment, trust list, or reference information. Raises PolicyDenied."""
-        await self._signed().load(envelope, media_type, deadline)
-
-    def reference_information(self) -> Mapping[str, bytes]:
-        """Signed reference information by media type, for containers."""
-        return {} if self._intake is None else dict(self._intake.reference_information)
-
-    def _signed(self) -> Intake:
-        """Made when the first envelope comes: it imports CBOR and cryptography."""
-        if self._intake is None:
-            from parma_api.policy.intake import Intake
-
-            self._intake = Intake(self)
-        return self._intake
-
     def prepare(self, request: PointRequest) -> PointRequest:
         """The request in plain form. Raises PolicyDenied (policy.not_loaded, state.inconsistent, request.invalid)."""
         return self._prepared(request)
@@ -366,28 +344,3 @@ class Gate:
             await asyncio.gather(*self._background)
         if engine is not None:
             await engine.close()
-
-
-def check_versions(versions: Versions) -> None:
-    """Raises PolicyInvalid for a version beyond ours, or one that is none; a policy without versions passes."""
-    _check_version("api", versions.api, API_VERSION)
-    _check_version("framework", versions.framework, FRAMEWORK_VERSION)
-
-
-def _check_version(what: str, stated: object, ours: str) -> None:
-    if stated is None:
-        return
-    if not isinstance(stated, str) or not _VERSION.fullmatch(stated):
-        raise PolicyInvalid(
-            f"{what}_version is not major.minor.patch; state {ours} or older",
-            (f"{what}.version_invalid",),
-        )
-    if _numbers(stated) > _numbers(ours):
-        raise PolicyInvalid(
-            f"{what}_version {stated} is newer than {ours}; update the machine's image",
-            (f"{what}.version_ahead",),
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))

@@ -108,6 +108,6 @@ def assemble(parts: Parts, front: Front) -> Agent:
         memory.close()
         await gate.close()
 
-    interceptor = Interceptor(gate, group, offered())
+    interceptor = Interceptor(gate, parts.policy.envelopes, group, offered())
     back = Back(service, interceptor, on_channel, close)
     return Agent(back, group, parts.policy.transcript)

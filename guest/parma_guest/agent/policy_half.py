@@ -20,6 +20,7 @@ from parma_guest.agent.transcript import Transcript
 from parma_guest.attest import choose
 from parma_guest.attest.image import Image, Kernel
 from parma_guest.attest.provider import ReportProvider
+from parma_guest.policy.envelopes import Envelopes
 
 OPA_RUN = f"{RUN}/opa"
 OPA_START = 90.0
@@ -32,6 +33,7 @@ class PolicyHalf:
 
     gate: Gate
     transcript: Transcript
+    envelopes: Envelopes
     setup: PolicySetup
     provider: Callable[[], Awaitable[ReportProvider]]
     """The image's one report provider."""
@@ -45,8 +47,9 @@ def policy_half(
     """Of the guest's real parts, or a test's."""
     transcript = Transcript()
     gate.observers.append(transcript.record)
-    setup = PolicySetup(gate, provider, on_logging_allowed=on_logging_allowed)
-    return PolicyHalf(gate, transcript, setup, provider)
+    envelopes = Envelopes(gate)
+    setup = PolicySetup(gate, envelopes, provider, on_logging_allowed=on_logging_allowed)
+    return PolicyHalf(gate, transcript, envelopes, setup, provider)
 
 
 def open_policy(image: Image, prepared: asyncio.Future[None]) -> PolicyHalf:

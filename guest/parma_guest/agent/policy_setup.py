@@ -25,6 +25,7 @@ from parma_api.status import (
 )
 from parma_guest.agent.context_dir import SecurityContext
 from parma_guest.attest.provider import ReportProvider
+from parma_guest.policy.envelopes import Envelopes
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,14 @@ class PolicySetup:
     def __init__(
         self,
         gate: Gate,
+        envelopes: Envelopes,
         provider: Callable[[], Awaitable[ReportProvider]],
         *,
         on_logging_allowed: Callable[[], None],
     ) -> None:
         """`provider` raises FailedPreconditionError where there is none; there is no other way then."""
         self._gate = gate
+        self._envelopes = envelopes
         self._provider = provider
         self._on_logging_allowed = on_logging_allowed
         self.context = SecurityContext()
@@ -96,4 +99,4 @@ class PolicySetup:
 
     def context_files(self) -> Mapping[str, bytes]:
         """For the security context directory of a container that is created now."""
-        return self.context.files(self._gate.reference_information())
+        return self.context.files(self._envelopes.reference_information())

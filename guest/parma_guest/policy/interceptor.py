@@ -19,6 +19,7 @@ from parma_api.ttrpc.server import Proceed
 from parma_api.ttrpc.service import MethodInfo
 from parma_guest.agent.sandbox import Group
 from parma_guest.ops import UndoFailedError
+from parma_guest.policy.envelopes import Envelopes
 from parma_guest.policy.judged import JUDGED, Judged
 from parma_guest.policy.methods import (
     GATED,
@@ -38,6 +39,7 @@ class Interceptor:
     def __init__(
         self,
         gate: Gate,
+        envelopes: Envelopes,
         group: Group,
         offered: Iterable[str],
         preparers: Mapping[str, Preparer] = PREPARERS,
@@ -50,6 +52,7 @@ class Interceptor:
                 f"no input builder, or one too many: {sorted(preparers.keys() ^ asked)}"
             )
         self._gate = gate
+        self._envelopes = envelopes
         self._group = group
         self._preparers = preparers
 
@@ -82,7 +85,7 @@ class Interceptor:
         deadline = _deadline(row)
         if row.turn is Turn.ENVELOPE:
             assert isinstance(request, LoadFragmentRequest)
-            await self._gate.load_fragment(request.envelope, request.media_type, deadline)
+            await self._envelopes.load(request.envelope, request.media_type, deadline)
             return await proceed(request)
         try:
             async with asyncio.timeout_at(deadline):

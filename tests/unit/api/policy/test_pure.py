@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from parma_api.policy.decision import PointRequest, PolicyDenied, PolicyInvalid
 from parma_api.policy.engine import Versions
 from parma_api.policy.fragment import NamespaceError, module_namespace
-from parma_api.policy.gate import check_versions
 from parma_api.policy.inputs import FORMS, InputError, check_input
 from parma_api.policy.paths import plain_input, plain_path
 from parma_api.policy.points import Point
 from parma_api.policy.seccomp_digest import canonical_profile, canonical_text
 from parma_api.policy.verdict import read_answer
+from parma_api.policy.versions import check_versions
 from parma_api.status import InvalidArgumentError
 
 

@@ -44,10 +44,11 @@ def test_a_row_without_a_method_does_not_start() -> None:
 
 def test_a_gated_method_without_an_input_builder_does_not_start() -> None:
     gate: Any = None
+    envelopes: Any = None
     group: Any = None
     less = {name: made for name, made in PREPARERS.items() if name != "Stats"}
     with pytest.raises(ValueError, match="Stats"):
-        Interceptor(gate, group, offered(), less)
+        Interceptor(gate, envelopes, group, offered(), less)
 
 
 def test_each_ungated_method_says_why() -> None:
