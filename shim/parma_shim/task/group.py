@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TypeVar
 
-from parma_api.gen.containerd import events
 from parma_api.gen.containerd.task import v2
 from parma_api.gen.parma.agent import v1
 from parma_api.status import AlreadyExistsError, ApiError
@@ -27,11 +25,13 @@ from parma_shim.podconfig import RuntimeOptions
 from parma_shim.sandbox.document import Object, read_document, text_map
 from parma_shim.sandbox.plan import CONTAINER_TYPE, plan_container, plan_sandbox
 from parma_shim.sandbox.pod import KILLED, Pod, start_pod
-from parma_shim.sandbox.ports import Layer, Ports, RunningMachine
+from parma_shim.sandbox.ports import Ports, RunningMachine
 from parma_shim.sandbox.rootfs import check_rootfs
 from parma_shim.sandbox.subpaths import resolve_subpaths
 from parma_shim.sandbox.volumes import write_last_words
+from parma_shim.task.announcements import created, deleted, exited, out_of_memory, started
 from parma_shim.task.events import Publisher
+from parma_shim.task.finding import drop_layers, unless_failed
 from parma_shim.task.process import Process, Task
 from parma_shim.task.states import Action, Kind, Status
 
@@ -43,7 +43,6 @@ EXECS_DEADLINE = 2.0
 """Seconds that execs may outlive their container's first process."""
 
 T = TypeVar("T")
-F = TypeVar("F")
 
 
 class Group:
@@ -91,7 +90,7 @@ class Group:
         finally:
             self._creating.discard(name)
         self.tasks[name] = task
-        self._publish(_created(request, task))
+        self._publish(created(request, task))
         if task.guest is not None:
             self._apart(self._watch_init(task))
         else:
@@ -131,8 +130,8 @@ class Group:
         undo.push_async_callback(stdio.close)
         finding = asyncio.ensure_future(self._ports.layers(task.id))
         async with contextlib.AsyncExitStack() as unclaimed:
-            unclaimed.push_async_callback(_drop_layers, finding)
-            pod = await _unless_failed(self._ensure_pod(document, task.id, options, undo), finding)
+            unclaimed.push_async_callback(drop_layers, finding)
+            pod = await unless_failed(self._ensure_pod(document, task.id, options, undo), finding)
             layers = await finding
             streams = stdio.connect(pod.channel)
             unclaimed.pop_all()  # `create` takes them over
@@ -182,10 +181,10 @@ class Group:
                 task.init.require(Action.START_EXEC)
                 await self._start_exec(task, process)
             elif task.guest is not None:
-                pod = self._require_pod()
+                pod = self.require_pod()
                 await pod.asked(pod.agent.start_container(task.guest.id))
             process.status = status
-            self._publish(_started(task, process))
+            self._publish(started(task, process))
         if process.kind is Kind.EXEC:
             self._apart(self._watch_exec(task, process))
 
@@ -194,7 +193,7 @@ class Group:
             raise RefusedError(
                 "exec: the pod's own container is not run, there is nothing to execute in"
             )
-        pod = self._require_pod()
+        pod = self.require_pod()
         stdio = await ProcessStdio.open(process.paths, self._identity(task.id))
         size = process.size
         try:
@@ -211,7 +210,7 @@ class Group:
 
     async def _watch_init(self, task: Task) -> None:
         assert task.guest is not None
-        pod = self._require_pod()
+        pod = self.require_pod()
         how = await pod.wait(task.guest)
         running = [x for x in task.execs.values() if x.status is Status.RUNNING]
         if running:
@@ -230,13 +229,13 @@ class Group:
 
     async def _watch_exec(self, task: Task, process: Process) -> None:
         assert task.guest is not None
-        how = await self._require_pod().wait(task.guest, process.exec_id)
+        how = await self.require_pod().wait(task.guest, process.exec_id)
         async with process.lock:
             self._ended(task, process, how)
 
     async def _watch_sandbox(self, task: Task) -> None:
         """The pause container ends when it is killed, or with its VM."""
-        pod = self._require_pod()
+        pod = self.require_pod()
         died = asyncio.create_task(pod.dead.wait())
         killed = asyncio.create_task(task.init.ended.wait())
         try:
@@ -254,16 +253,7 @@ class Group:
     def _ended(self, task: Task, process: Process, how: Exit) -> None:
         if not process.finish(how):
             return
-        assert process.exited_at is not None
-        self._publish(
-            events.TaskExit(
-                container_id=task.id,
-                id=process.exec_id or task.id,
-                pid=process.pid,
-                exit_status=how.status,
-                exited_at=process.exited_at,
-            )
-        )
+        self._publish(exited(task, process))
         if process.stdio is not None:
             self._apart(process.stdio.drain(None))
 
@@ -290,7 +280,7 @@ class Group:
             await self._remove(task)
             del self.tasks[task.id]
             process.finish(Exit(KILLED))
-            self._publish(_deleted(task))
+            self._publish(deleted(task))
 
     def _gone(self, task: Task, process: Process) -> bool:
         if process.kind is Kind.EXEC:
@@ -325,9 +315,6 @@ class Group:
 
     def require_pod(self) -> Pod:
         """Raises RefusedError when there is none."""
-        return self._require_pod()
-
-    def _require_pod(self) -> Pod:
         if self.pod is None:
             raise RefusedError("the pod is not running any more")
         return self.pod
@@ -343,7 +330,7 @@ class Group:
     def _tell_out_of_memory(self, task: Task) -> None:
         if not task.oom_told and task.init.exit is None:
             task.oom_told = True
-            self._publish(events.TaskOom(container_id=task.id))
+            self._publish(out_of_memory(task))
 
     def _identity(self, container_id: str) -> LoggerIdentity:
         return LoggerIdentity(container_id, self.namespace)
@@ -368,62 +355,6 @@ class Group:
 def _read_document(bundle: Path) -> Object:
     """Raises RefusedError, UsageError."""
     return resolve_subpaths(read_document(bundle))
-
-
-async def _unless_failed(work: Coroutine[object, object, T], finding: asyncio.Future[F]) -> T:
-    """`work`, ended as soon as `finding` has failed: nobody waits for the boot of a VM that will run nothing."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait((task, finding), return_when=asyncio.FIRST_EXCEPTION)
-        failed = finding.done() and not finding.cancelled() and finding.exception() is not None
-        if not failed or task.done():
-            return await task
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait((task,))
-        raise
-    task.cancel()
-    await asyncio.wait((task,))
-    finding.result()
-    raise AssertionError("unreachable: `finding` has failed")
-
-
-async def _drop_layers(finding: asyncio.Future[Sequence[Layer]]) -> None:
-    """Of a container that was not created: found or still being converted."""
-    finding.cancel()
-    await asyncio.wait((finding,))
-    if not finding.cancelled() and finding.exception() is None:
-        for layer in finding.result():
-            layer.close()
-
-
-def _created(request: v2.CreateTaskRequest, task: Task) -> events.TaskCreate:
-    paths = task.init.paths
-    return events.TaskCreate(
-        container_id=task.id,
-        bundle=request.bundle,
-        rootfs=request.rootfs,
-        io=events.TaskIo(
-            stdin=paths.stdin, stdout=paths.stdout, stderr=paths.stderr, terminal=paths.terminal
-        ),
-        checkpoint=request.checkpoint,
-        pid=task.init.pid,
-    )
-
-
-def _started(task: Task, process: Process) -> events.TaskStart | events.TaskExecStarted:
-    if process.kind is Kind.INIT:
-        return events.TaskStart(container_id=task.id, pid=process.pid)
-    return events.TaskExecStarted(container_id=task.id, exec_id=process.exec_id, pid=process.pid)
-
-
-def _deleted(task: Task) -> events.TaskDelete:
-    return events.TaskDelete(
-        container_id=task.id,
-        pid=task.init.pid,
-        exit_status=task.init.exit_status,
-        exited_at=task.init.exited_at or datetime.now(UTC),
-    )
 
 
 def _exec_request(task: Task, process: Process, streams: Streams) -> v1.ExecProcessRequest:
