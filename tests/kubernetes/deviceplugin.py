@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from grpclib.server import Server, Stream
 
 RESOURCE = "parma.example/null"
 _SERVICE = "/v1beta1.DevicePlugin"
+_PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(eq=False, repr=False)
@@ -88,40 +90,43 @@ class Plugin:
         await stream.send_message(Allocation([ContainerAllocation([null])]))
 
 
-async def _serve(folder: Path, ready: threading.Event, stop: asyncio.Event) -> None:
+async def _serve(folder: Path) -> None:
+    """Until standard input ends; says so when the kubelet has taken it."""
     socket = folder / "parma-test.sock"
     socket.unlink(missing_ok=True)
     server = Server([Plugin()])
     await server.start(path=str(socket))
-    channel = Channel(path=str(folder / "kubelet.sock"))
     try:
-        call = grpclib.client.UnaryUnaryMethod(
-            channel, "/v1beta1.Registration/Register", RegisterRequest, Empty
-        )
-        await call(RegisterRequest("v1beta1", socket.name, RESOURCE))
-        ready.set()
-        await stop.wait()
+        async with Channel(path=str(folder / "kubelet.sock")) as channel:
+            call = grpclib.client.UnaryUnaryMethod(
+                channel, "/v1beta1.Registration/Register", RegisterRequest, Empty
+            )
+            await call(RegisterRequest("v1beta1", socket.name, RESOURCE))
+        print("registered", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
     finally:
-        channel.close()
         server.close()
         await server.wait_closed()
-        await asyncio.sleep(0.1)  # transports close in the loop's next turns
         socket.unlink(missing_ok=True)
 
 
 @contextmanager
 def device_plugin(root: Path) -> Iterator[None]:
-    """Registered with the kubelet of the node whose file system is at `root`."""
-    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    """Registered with the kubelet of the node whose file system is at `root`; a process of its own serves it."""
     folder = root / "var/lib/kubelet/device-plugins"
-    thread = threading.Thread(
-        target=loop.run_until_complete, args=(_serve(folder, ready, stop),), name="device-plugin"
-    )
-    thread.start()
-    try:
-        assert ready.wait(20), "the kubelet does not take the device plugin"
-        yield
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        loop.close()
+    command = [sys.executable, "-m", "tests.kubernetes.deviceplugin", str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=_PROJECT, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            said = process.stdout.readline()
+            assert said == "registered\n", "the kubelet does not take the device plugin"
+            yield
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))
