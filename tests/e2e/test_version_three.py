@@ -95,6 +95,6 @@ def test_39_a_pod_whose_containers_have_no_start(
 
     pod.remove()
     wait_as_before(newest, before)
-    seen = calls.read_text().split("\n")
-    assert f"start {pod_id}" in seen
-    assert not [line for line in seen if box in line or hello in line], seen
+    # A containerd that was restarted takes the box for a shim of its own, and calls `delete` for it as well.
+    seen = calls.read_text().splitlines()
+    assert seen == [f"start {pod_id}", f"delete {box}", f"delete {pod_id}"]
