@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from parma_api.channel.order import CONTROL
 from parma_api.channel.session import (
-    CONTROL,
     CONTROL_WINDOW,
     WINDOW,
     Batch,

@@ -7,7 +7,6 @@ here, within that credit; so a reader that stalls stops its own stream's sender 
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -27,10 +26,10 @@ from parma_api.channel.frame import (
     encode_hello,
     encode_reset,
 )
+from parma_api.channel.order import CONTROL, SendOrder
 from parma_api.channel.state import DoneIds, StreamState
 from parma_api.status import FailedPreconditionError, ResourceExhaustedError
 
-CONTROL: Final = 0
 WINDOW: Final = 256 << 10
 """Bytes that a stream's sender may have under way at first."""
 GROWN: Final = 8
@@ -104,15 +103,13 @@ class ChannelSession:
         self._done = DoneIds()
         self._last_id = -1
         """Of the host: the highest id that it allocated."""
-        self._ready: deque[int] = deque()
-        self._control_went_last = False
+        self._order = SendOrder()
         self._urgent: list[bytes] = [encode_hello(self._hello)]
         self._finished: list[int] = []
         self.resets: set[int] = set()
         """Streams opened here that the peer has dropped. The caller takes ids out as it sees them."""
         self._grants: set[int] = set()
-        self._control = self._add(CONTROL)
-        self._control.opened = True
+        self._add(CONTROL).opened = True
 
     # --- ids -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +162,7 @@ class ChannelSession:
     @property
     def wants_write(self) -> bool:
         """Whether `next_batch` would give something."""
-        return bool(self._urgent or self._grants or self._ready)
+        return bool(self._urgent or self._grants or self._order)
 
     def queued(self, stream_id: int) -> int:
         """Bytes that wait for credit or their turn; 0 for a stream that is over."""
@@ -205,8 +202,8 @@ class ChannelSession:
         finished, touched = self._finished, []
         self._urgent, self._finished = [], []
         size = 0
-        while self._ready and size < BATCH:
-            stream = self._next_ready()
+        while self._order and size < BATCH:
+            stream = self._streams[self._order.next()]
             size += self._data_frame(stream, pieces)
             touched.append(stream.stream_id)
             if stream.queue:
@@ -215,20 +212,6 @@ class ChannelSession:
                 self._finish_if_drained(stream)
         # A FIN that the loop has put into _urgent goes out with the next batch, behind its data.
         return Batch(pieces, touched, finished) if pieces else None
-
-    def _next_ready(self) -> StreamState:
-        """Round robin, except that stream 0 has every second turn if it wants: calls wait for one frame at most."""
-        ready = self._ready
-        if len(ready) > 1:
-            if ready[0] == CONTROL and self._control_went_last:
-                ready.rotate(-1)
-            elif ready[0] != CONTROL and not self._control_went_last and self._control.scheduled:
-                ready.remove(CONTROL)
-                ready.appendleft(CONTROL)
-        stream = self._streams[ready.popleft()]
-        stream.scheduled = False
-        self._control_went_last = stream.stream_id == CONTROL
-        return stream
 
     def _data_frame(self, stream: StreamState, pieces: list[bytes | memoryview]) -> int:
         """Append one frame, as much of the first piece as credit and a frame's size allow; returns its size."""
@@ -246,9 +229,8 @@ class ChannelSession:
         return length
 
     def _schedule(self, stream: StreamState) -> None:
-        if stream.sendable and not stream.scheduled:
-            stream.scheduled = True
-            self._ready.append(stream.stream_id)
+        if stream.sendable:
+            self._order.add(stream.stream_id)
 
     def _finish_if_drained(self, stream: StreamState) -> None:
         if stream.fin_due and not stream.fin_sent and not stream.queue:
@@ -393,7 +375,6 @@ class ChannelSession:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._room += stream.window - self._hello.window
-            if stream.scheduled:
-                self._ready.remove(stream_id)
+            self._order.discard(stream_id)
         self._done.add(stream_id)
         self._grants.discard(stream_id)

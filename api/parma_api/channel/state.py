@@ -21,7 +21,6 @@ class StreamState:
         "queue",
         "queued",
         "received",
-        "scheduled",
         "stream_id",
         "window",
     )
@@ -34,7 +33,6 @@ class StreamState:
         """Bytes that we may still send."""
         self.queue: deque[memoryview] = deque()
         self.queued = 0
-        self.scheduled = False
         self.fin_due = self.fin_sent = self.fin_received = False
         self.window = window
         self.allowance = window
