@@ -16,7 +16,7 @@ env-host: ## the same without the UVM images
 demo: env ## the main job, shown: a group under its policy, and six attacks on it
 	@.venv/bin/parma demo
 
-test: env ## every test but those in a cluster, with real VMs; ends with pytest's summary
+test: env ## every test, with real VMs and a real cluster; ends with pytest's summary
 	@$(PYTEST)
 
 test-fast: env-host ## no VM, no containerd, under two minutes
@@ -43,7 +43,7 @@ measurement: uvm ## what a report of the release must say: image and firmware fr
 kind: env ## Parma in a Kubernetes cluster, shown; KEEP=1 leaves the cluster
 	@$(PY) -m tests.kubernetes.cluster demo $(if $(KEEP),--keep)
 
-test-kubernetes: env ## the tests in a cluster
+test-kubernetes: env ## the tests in a cluster alone
 	@$(PYTEST) -m kubernetes tests/kubernetes
 
 soak: env ## the long tests in a cluster: a hundred restarts, a hundred pods, a token's renewal
