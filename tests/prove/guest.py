@@ -29,6 +29,7 @@ from parma_api.volumes import root_path
 from parma_guest.agent.front import handler_name, offered
 from parma_guest.agent.service import AgentService
 from parma_guest.linux.blockdev import Disk, ScsiAddress
+from parma_guest.policy.envelopes import Envelopes
 from parma_guest.policy.inputs import ContainerFacts, ProcessFacts
 from parma_guest.policy.interceptor import Interceptor
 from parma_guest.policy.judged import facts_of, judged
@@ -200,7 +201,7 @@ class Guest:
         )
         nobody: Any = None
         self._service = AgentService(cast("Any", group), nobody, nobody, nobody, nobody, nobody)
-        self._interceptor = parts.interceptor(gate, cast("Any", group), offered())
+        self._interceptor = parts.interceptor(gate, Envelopes(gate), cast("Any", group), offered())
 
     def initial(self) -> State:
         """Before the first request."""
