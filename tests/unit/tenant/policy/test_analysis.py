@@ -452,6 +452,8 @@ def test_every_profile_loads_and_admits_its_own_examples() -> None:
     titles = available(folders())
     assert {
         "containerd@1.6",
+        "containerd@1.7",
+        "containerd@2.1",
         "containerd@2.3",
         "kubernetes@1.34",
         "k3s@1.34",

@@ -455,24 +455,31 @@ def test_objects_that_are_refused(document: Any, why: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "start"),
+    ("capabilities", "starts"),
     [
-        ({}, "b9205bff"),
-        ({"drop": ["ALL"]}, "a1f5f719"),
-        ({"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}, "a1f5f719"),
-        ({"drop": ["SYS_CHROOT"]}, "a1f5f719"),
+        ({}, ("b9205bff", "44d44def", "2c602feb")),
+        ({"drop": ["ALL"]}, ("a1f5f719", "f8d7a0c5", "56c20b13")),
+        (
+            {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+            ("a1f5f719", "f8d7a0c5", "56c20b13"),
+        ),
+        ({"drop": ["SYS_CHROOT"]}, ("a1f5f719", "f8d7a0c5", "56c20b13")),
+        ({"add": ["SYS_PTRACE"]}, ("f0f08716", "4e042a88", "9c1e0056")),
     ],
 )
-def test_the_default_seccomp_profile_depends_on_capabilities(capabilities: Any, start: str) -> None:
-    """The digests are those of what containerd 1.6.20 writes for such containers."""
+def test_the_default_seccomp_profile_depends_on_capabilities(
+    capabilities: Any, starts: tuple[str, ...]
+) -> None:
+    """The digests are those of what containerd 1.6.20, 1.7.24 and 2.1.9 write for such containers."""
     security = {"capabilities": capabilities, "seccompProfile": {"type": "RuntimeDefault"}}
-    wishes = Wishes(profiles=("containerd@1.6",))
-    assert container({"securityContext": security}, wishes=wishes).seccomp.startswith(start)
+    for version, start in zip(("1.6", "1.7", "2.1"), starts, strict=True):
+        wishes = Wishes(profiles=(f"containerd@{version}",))
+        assert container({"securityContext": security}, wishes=wishes).seccomp.startswith(start)
 
 
 def test_a_seccomp_profile_for_other_capabilities_is_not_known() -> None:
     security = {
-        "capabilities": {"add": ["SYS_ADMIN"]},
+        "capabilities": {"add": ["SYS_ADMIN", "SYS_PTRACE"]},
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     with pytest.raises(SourceError, match="is not known"):
