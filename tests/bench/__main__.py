@@ -17,7 +17,7 @@ from tests.bench.row import Limit, Row, Rows
 
 MODULES: Final = (
     *("shim", "layer", "stdio", "policy", "agent", "verify"),
-    *("guest", "pod", "workload"),
+    *("guest", "pod", "workload", "kubernetes"),
 )
 """Those without a VM first."""
 OUTPUT: Final = Path("bench.json")
