@@ -16,6 +16,8 @@ BLOCK = 4096
 TAG_BYTES = 32
 INTERLEAVE = 32768
 BUFFER = 128
+SHORTEST_JOURNAL = 1
+"""Sectors; the kernel makes one section of it. It keeps a journal in memory, in mode D too, which does not use it."""
 
 _PER_BLOCK = BLOCK // SECTOR
 _SUPERBLOCK_SECTORS = 8
@@ -32,12 +34,15 @@ _BITMAP_BLOCKS = 12
 _SUPERBLOCK = struct.Struct("<8sBBHIQIBB")
 
 
-def provided_sectors(device_sectors: int, tag_bytes: int = TAG_BYTES) -> int:
+def provided_sectors(
+    device_sectors: int, tag_bytes: int = TAG_BYTES, journal_sectors: int = _MAX_JOURNAL_SECTORS
+) -> int:
     """What dm-integrity offers of a device of this size; 0 if the device is too small.
 
-    Computed here because the superblock that states it lies on the host's disk.
+    Computed here because the superblock that states it lies on the host's disk. `journal_sectors`: what the table asks
+    for at most; one section it has in any case.
     """
-    initial = _initial_sectors(device_sectors, tag_bytes)
+    initial = _initial_sectors(device_sectors, tag_bytes, journal_sectors)
     if initial + _PADDING_SECTORS >= device_sectors:
         return 0
     run = _run_sectors(tag_bytes)
@@ -107,14 +112,18 @@ def _section_sectors(tag_bytes: int) -> int:
     return entries * _PER_BLOCK + _JOURNAL_BLOCK_SECTORS
 
 
-def _journal_sections(device_sectors: int, tag_bytes: int) -> int:
-    journal = min(_MAX_JOURNAL_SECTORS, device_sectors >> _JOURNAL_FACTOR)
+def _journal_sections(
+    device_sectors: int, tag_bytes: int, journal_sectors: int = _MAX_JOURNAL_SECTORS
+) -> int:
+    journal = min(journal_sectors, device_sectors >> _JOURNAL_FACTOR)
     return max(1, journal // _section_sectors(tag_bytes))
 
 
-def _initial_sectors(device_sectors: int, tag_bytes: int) -> int:
-    journal = _section_sectors(tag_bytes) * _journal_sections(device_sectors, tag_bytes)
-    return _SUPERBLOCK_SECTORS + journal
+def _initial_sectors(
+    device_sectors: int, tag_bytes: int, journal_sectors: int = _MAX_JOURNAL_SECTORS
+) -> int:
+    sections = _journal_sections(device_sectors, tag_bytes, journal_sectors)
+    return _SUPERBLOCK_SECTORS + _section_sectors(tag_bytes) * sections
 
 
 def _round_up(value: int, unit: int) -> int:

@@ -8,7 +8,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from parma_api.block.integrity import BLOCK, BUFFER, INTERLEAVE, SECTOR, TAG_BYTES
+from parma_api.block.integrity import (
+    BLOCK,
+    BUFFER,
+    INTERLEAVE,
+    SECTOR,
+    SHORTEST_JOURNAL,
+    TAG_BYTES,
+)
 from parma_api.ids import RootHash
 
 SALT = bytes(32)
@@ -23,7 +30,6 @@ _INTEGRITY_OPTIONS = (
     f"buffer_sectors:{BUFFER}",
     "fix_padding",
 )
-_JOURNAL_OPTIONS = ("journal_watermark:50", "commit_time:10000")
 
 
 class Mode(enum.Enum):
@@ -33,6 +39,12 @@ class Mode(enum.Enum):
     """One after the other: a crash may leave them apart, which then reads as an error."""
     JOURNAL = "J"
     """Through the journal, both or neither: for what outlives the VM."""
+
+
+_MODE_OPTIONS = {
+    Mode.DIRECT: (f"journal_sectors:{SHORTEST_JOURNAL}",),
+    Mode.JOURNAL: ("journal_watermark:50", "commit_time:10000"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ def tree_blocks(data_blocks: int) -> int:
 
 def integrity(device: str, sectors: int, mode: Mode = Mode.DIRECT) -> Target:
     """Room for dm-crypt's tags. Scratch has no journal: a crash ends its key's life with the VM's."""
-    words = (*(_JOURNAL_OPTIONS if mode is Mode.JOURNAL else ()), *_INTEGRITY_OPTIONS)
+    words = (*_MODE_OPTIONS[mode], *_INTEGRITY_OPTIONS)
     options = f"{len(words)} {' '.join(words)}"
     return Target(sectors, "integrity", f"{device} 0 {TAG_BYTES} {mode.value} {options}")
 

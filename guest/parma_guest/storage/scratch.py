@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from parma_api.block.integrity import provided_sectors
+from parma_api.block.integrity import SHORTEST_JOURNAL, provided_sectors
 from parma_api.block.tables import KEY_BYTES, crypt, integrity
 from parma_api.status import DataLossError, InvalidArgumentError
 from parma_guest.linux.blockdev import (
@@ -52,7 +52,8 @@ def scratch_disk(address: ScsiAddress, deadline: float) -> ScratchDisk:
             raise InvalidArgumentError(f"the disk at {address} is read-only: no scratch")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InvalidArgumentError(f"a scratch of {size} bytes is out of range (32 MiB to 16 TiB)")
-    return ScratchDisk(address, disk, provided_sectors(size // SECTOR))
+    provided = provided_sectors(size // SECTOR, journal_sectors=SHORTEST_JOURNAL)
+    return ScratchDisk(address, disk, provided)
 
 
 @dataclass(frozen=True, slots=True)

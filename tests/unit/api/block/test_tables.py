@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parma_api.block import tables as dm_tables
-from parma_api.block.integrity import provided_sectors
+from parma_api.block.integrity import SHORTEST_JOURNAL, provided_sectors
 from parma_api.block.tables import Target
 from parma_api.ids import RootHash
 
@@ -26,8 +26,8 @@ def test_verity_has_no_option_that_returns_wrong_bytes() -> None:
 
 def test_integrity_line() -> None:
     assert dm_tables.integrity("8:0", 129248).describe() == (
-        "0 129248 integrity 8:0 0 32 D 4 "
-        "block_size:4096 interleave_sectors:32768 buffer_sectors:128 fix_padding"
+        "0 129248 integrity 8:0 0 32 D 5 "
+        "journal_sectors:1 block_size:4096 interleave_sectors:32768 buffer_sectors:128 fix_padding"
     )
 
 
@@ -47,6 +47,11 @@ def test_provided_sectors_as_measured_on_a_64_mib_device(tag: int, wanted: int) 
 
 def test_provided_sectors_of_2_gib_as_seen_in_the_vm() -> None:
     assert provided_sectors(4194304) == 4129048
+
+
+def test_the_shortest_journal_is_one_section() -> None:
+    """132 KiB, and the kernel agreed in the VM; else 2 GiB have one of 16 MiB, as the live table below shows."""
+    assert provided_sectors(4194304, journal_sectors=SHORTEST_JOURNAL) == 4161520
 
 
 @pytest.mark.parametrize("size", [0, 1, 8, 100, 270, 280])

@@ -53,7 +53,7 @@ def test_scratch() -> None:
     assert ops.describe(steps) == (
         "dm-integrity format 8:32, 129248 sectors",
         "dm create integrity-1",
-        "dm load integrity-1 rw: 0 129248 integrity 8:32 0 32 D 4 block_size:4096 "
+        "dm load integrity-1 rw: 0 129248 integrity 8:32 0 32 D 5 journal_sectors:1 block_size:4096 "
         "interleave_sectors:32768 buffer_sectors:128 fix_padding",
         "dm create scratch-1",
         "dm load scratch-1 rw: crypt over integrity-1, 129248 sectors, new key",
