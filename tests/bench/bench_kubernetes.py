@@ -8,9 +8,10 @@ import re
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +25,19 @@ EXECS: Final = 20
 CROWD: Final = 10
 _MANY: Final = "parma-many"
 _CLASS: Final = "runtimeClassName: parma"
-# One line for each change.
-_CONDITIONS: Final = '{.metadata.name} {.status.conditions[?(@.status=="True")].type}{"\\n"}'
-_PHASES: Final = {
-    "scheduled": "PodScheduled",
-    "sandbox": "PodReadyToStartContainers",
-    "containers": "Ready",
+_WATCHES: Final = {
+    "pods": '{.metadata.name} {.status.conditions[?(@.status=="True")].type}{"\\n"}',
+    "events": '{.involvedObject.name} {.reason}{"\\n"}',
 }
-"""What has come true at a phase's end."""
+"""What watchers are told, a line for each change: a pod's name, and what is true of it or has happened to it."""
+_PHASES: Final = {
+    "scheduled": "Scheduled",
+    "sandbox": "Pulled",
+    "create": "Created",
+    "start": "Started",
+    "ready": "Ready",
+}
+"""What was told at a phase's end. The image is there: it is looked at once the sandbox runs."""
 
 
 def manifest(lab: Lab, name: str, runtime: str) -> str:
@@ -42,35 +48,48 @@ def manifest(lab: Lab, name: str, runtime: str) -> str:
     return lab.annotated(text, "--allow-exec", "/bin/sh", "--allow-exec", "/bin/true")
 
 
+def note(process: subprocess.Popen[str], name: str, seen: dict[str, float]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        about, *words = line.split()
+        if about == name:
+            for word in words:
+                seen.setdefault(word, time.monotonic())
+
+
 @contextmanager
-def conditions(lab: Lab, name: str, seen: dict[str, float]) -> Iterator[None]:
-    """Notes when each condition of the pod was first told to a watcher, until all are there."""
-    words = ("get", "pods", "--watch", "-o", f"jsonpath={_CONDITIONS}")
+def told(lab: Lab, name: str) -> Iterator[dict[str, float]]:
+    """When each of a pod's conditions and events was first told to a watcher."""
+    seen: dict[str, float] = {}
     environment = {**os.environ, **lab.cluster.environment}
-    command = lab.cluster.kubectl_command(*words)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield
-            assert process.stdout is not None
-            while not seen.keys() >= set(_PHASES.values()):
-                told, *true = process.stdout.readline().split()
-                if told == name:
-                    for condition in true:
-                        seen.setdefault(condition, time.monotonic())
-        finally:
-            process.terminate()
+    with ExitStack() as stack:
+        for what, template in _WATCHES.items():
+            words = ("get", what, "--watch", "-o", f"jsonpath={template}")
+            process = stack.enter_context(
+                subprocess.Popen(
+                    lab.cluster.kubectl_command(*words),
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            reader = threading.Thread(target=note, args=(process, name, seen))
+            reader.start()
+            stack.callback(reader.join)
+            stack.callback(process.terminate)
+        yield seen
 
 
 def start(lab: Lab, name: str, text: str) -> dict[str, float]:
     """Seconds of each phase, and of all."""
-    seen: dict[str, float] = {}
-    with conditions(lab, name, seen):
-        time.sleep(1)  # the watch is there
+    with told(lab, name) as seen:
+        time.sleep(1)  # the watches are there
         began = time.monotonic()
         lab.apply(text)
+        wait_for(lambda: seen.keys() >= set(_PHASES.values()), 120)
     found, last = {}, began
-    for phase, condition in _PHASES.items():
-        found[phase], last = max(seen[condition] - last, 0.0), max(seen[condition], last)
+    for phase, word in _PHASES.items():
+        found[phase], last = max(seen[word] - last, 0.0), max(seen[word], last)
     return {"all": last - began, **found}
 
 
@@ -78,8 +97,9 @@ def starts(lab: Lab) -> Rows:
     taken: dict[str, list[dict[str, float]]] = {"parma": [], "runc": []}
     for number in range(1 + ROUNDS):  # the first converts layers and is dropped
         for runtime, found in taken.items():
-            text = manifest(lab, f"timed-{runtime}", runtime)
-            times = start(lab, f"timed-{runtime}", text)
+            name = f"timed-{runtime}-{number}"  # of its own: a watcher is told of old events too
+            text = manifest(lab, name, runtime)
+            times = start(lab, name, text)
             lab.delete(text)
             if number:
                 found.append(times)
