@@ -93,14 +93,16 @@ def test_the_report_binds_the_policy(daemon: PrivateContainerd, pod: Pod, policy
 
 
 def test_scratch_on_the_host_holds_no_canary(pod: Pod, box: str) -> None:
-    assert CANARY in pod.sh(box, "sync; cat /canary")
+    written = 4 << 20
+    wrote = f"yes {CANARY} | head -c {written} > /many; sync; cat /canary; wc -c < /many"
+    assert pod.sh(box, wrote).split() == [CANARY, str(written)]
     seen = 0
     for link in Path(f"/proc/{pod.state['vmm_pid']}/fd").iterdir():
         target = str(link.readlink())
         if "(deleted)" not in target or link.stat().st_size < 1 << 20:
             continue
         seen += allocated_bytes(link, CANARY.encode())
-    assert seen > 1 << 20, "the scratch disk was found and has been written"
+    assert seen > written, "the scratch disk was found, and what was written is on it"
 
 
 def allocated_bytes(link: Path, canary: bytes) -> int:
