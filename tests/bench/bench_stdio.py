@@ -16,7 +16,7 @@ from parma_api.channel.stream import ByteStream, SocketStream
 from tests.bench.row import Limit, Rows, row
 
 TOTAL: Final = 256 << 20
-ROUNDS: Final = 7
+ROUNDS: Final = 21
 _PIECE: Final = bytes(65536)
 
 
