@@ -19,7 +19,7 @@ demo: env ## the main job, shown: a group under its policy, and six attacks on i
 test: env ## every test, with real VMs and a real cluster; ends with pytest's summary
 	@$(PYTEST)
 
-test-fast: env-host ## no VM, no containerd, under two minutes
+test-fast: env-host ## no VM, no containerd, about four minutes
 	@$(PYTEST) -m "not vm and not containerd and not slow"
 
 lint: env-host ## format, lint, types, import contracts, generated code, Rego
