@@ -11,7 +11,7 @@ from .cluster.home import ClusterError
 from .cluster.kind import Cluster
 
 LINES = 400
-_NOISE = ("probe", "Observed pod startup duration", "reconciler_common", "PullImage", "ImageUpdate")
+_NOISE = ("Observed pod startup duration", "reconciler_common", "PullImage", "ImageUpdate")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,16 +7,14 @@ of a CPU it does little else. A turn is a flock on one of a few files, so the ke
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from parma_api.status import FailedPreconditionError
-from parma_shim.layers.locks import Wait, take
+from parma_shim.layers.locks import Wait, locked
 
 log = logging.getLogger(__name__)
 
@@ -36,43 +34,34 @@ class BootTurns:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Waits for a turn, and has it while inside. Raises FailedPreconditionError when `folder` cannot be written."""
-        fd = await self._wait()
-        try:
+        with await self._wait():
             yield
-        finally:
-            if fd is not None:
-                os.close(fd)
 
-    async def _wait(self) -> int | None:
+    async def _wait(self) -> ExitStack:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
-        while (fd := self._taken()) is None:
+        while (held := self._taken()) is None:
             if loop.time() >= deadline:
                 log.warning(
                     "no turn to boot in %g s: this pod boots beside the others", self._patience
                 )
-                return None
+                return ExitStack()
             await asyncio.sleep(_LOOK)
-        return fd
+        return held
 
-    def _taken(self) -> int | None:
-        """A descriptor that holds a turn; None when all are taken."""
-        for slot in range(self._slots):
-            fd = self._opened(slot)
-            if take(fd, fcntl.LOCK_EX, Wait.NO):
-                return fd
-            os.close(fd)
-        return None
-
-    def _opened(self, slot: int) -> int:
+    def _taken(self) -> ExitStack | None:
+        """Gives the turn back when it is closed; None when all are taken."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            return os.open(self._folder / str(slot), flags, 0o600)
+            for slot in range(self._slots):
+                with ExitStack() as attempt:
+                    if attempt.enter_context(locked(self._folder / str(slot), Wait.NO)):
+                        return attempt.pop_all()
         except OSError as error:
             raise FailedPreconditionError(
                 f"no turn to boot can be had in {self._folder}: {error.strerror}"
             ) from error
+        return None
 
 
 @asynccontextmanager
